@@ -1,5 +1,5 @@
 """
-YAML read at the edge: plain values that remember their line, so that an error can name file, line, key and nearest word.
+YAML read at the edge: plain values that remember their line, so that an error names file, line, key and nearest word.
 
 Only plain YAML is accepted (what `yaml.safe_load` takes); a key given twice is an error.
 """
@@ -75,7 +75,12 @@ class Item:
     def number(self) -> float:
         """Return a finite number."""
         value = self.value
-        if isinstance(value, bool) or not isinstance(value, int | float) or value != value or abs(value) == float("inf"):
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or value != value
+            or abs(value) == float("inf")
+        ):
             raise self.error(f"expected a number, got {self.describe()}")
         return float(value)
 

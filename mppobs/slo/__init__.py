@@ -1,1 +1,1 @@
-"""Service level objectives of parallel batch work: what is promised, what was kept, what is left. Pure but for the spec's file."""
+"""Service level objectives of parallel batch work: what is promised, kept and left. Pure but for the file of the spec."""

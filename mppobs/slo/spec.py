@@ -1,0 +1,256 @@
+"""
+The short form of `slo.yaml`, parsed into frozen SLOs. One file per team.
+
+```yaml
+team: risk
+defaults:
+  period: 28d
+  exclude: [backfill, drill]
+pipelines:
+  nightly-scoring:
+    tier: critical
+    owner: scoring
+    every: 1d
+    deadline: 3h
+    objectives:
+      on-time: 95%
+      shard-success: 99.9%
+      tail: {objective: 95%, at-most: 2}
+```
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from enum import StrEnum
+from fractions import Fraction
+from pathlib import Path
+from typing import Final, TypeVar
+
+from mppobs.errors import nearest
+from mppobs.model import RunKind, Tier
+from mppobs.slo.model import UNITS, Bounds, EventUnit, IndicatorKind, Slo
+from mppobs.units import parse_duration
+from mppobs.yamlfile import Item, load, loads
+
+DAY: Final = 86400
+SHARED_KEYS: Final = ("tier", "owner", "tenant", "period", "exclude", "calendar", "deadline", "every")
+"""What can stand in `defaults`, at a pipeline and at an objective; the innermost wins."""
+
+BOUND_KEYS: Final[dict[IndicatorKind, tuple[str, ...]]] = {
+    IndicatorKind.SHARD_SUCCESS: (),
+    IndicatorKind.JOB_SUCCESS: (),
+    IndicatorKind.ON_TIME: (),
+    IndicatorKind.DURATION: ("at-most", "at-least"),
+    IndicatorKind.TAIL: ("at-most",),
+    IndicatorKind.COST: ("at-most",),
+    IndicatorKind.SPEND: ("usd-per-period",),
+    IndicatorKind.FRESHNESS: ("at-most",),
+    IndicatorKind.SCHEDULER_LATENCY: ("at-most",),
+    IndicatorKind.CHECKPOINT_LAG: ("at-most",),
+    IndicatorKind.COVERAGE: ("at-least",),
+    IndicatorKind.PROMQL: ("good", "total"),
+}
+"""The bounds that each indicator takes; it needs at least one of them where there are any, `promql` both."""
+
+_IN_SECONDS: Final = (
+    IndicatorKind.DURATION,
+    IndicatorKind.FRESHNESS,
+    IndicatorKind.SCHEDULER_LATENCY,
+    IndicatorKind.CHECKPOINT_LAG,
+)
+_E = TypeVar("_E", bound=StrEnum)
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What one file promises."""
+
+    team: str
+    slos: tuple[Slo, ...]
+    places: Mapping[str, Item]
+    """Where each SLO stands, by full name; for the linter's messages."""
+
+
+def load_spec(path: Path) -> Spec:
+    """Return the SLOs of a file. Raises ConfigError naming file, line, key and the nearest right word."""
+    return _spec(load(path))
+
+
+def parse_spec(text: str, name: str = "<text>") -> Spec:
+    """
+    Return the SLOs of a text.
+
+    >>> spec = parse_spec("team: risk\\npipelines: {nightly: {every: 1d, objectives: {job-success: 99.9%}}}")
+    >>> [(slo.full_name, slo.objective, slo.expected_events) for slo in spec.slos]
+    [('risk/nightly-job-success', Fraction(999, 1000), 30)]
+    """
+    return _spec(loads(text, name))
+
+
+def parse_objective(item: Item) -> Fraction:
+    """
+    Return an objective exactly as it was written: `99.9%`, `99.9 %` or `0.999`.
+
+    100 % parses; that nothing can keep it is the linter's to say.
+    """
+    text = item.string().strip()
+    number, percent = (text[:-1].strip(), True) if text.endswith("%") else (text, False)
+    try:
+        value = Fraction(Decimal(number)) / (100 if percent else 1)
+    except (InvalidOperation, ValueError, OverflowError):
+        raise item.error(f"{text!r} is no objective: write 99.9% or 0.999") from None
+    if not 0 < value <= 1:
+        hint = f"; did you mean {text}%?" if not percent and 1 < value <= 100 else ""
+        raise item.error(f"an objective lies between 0 and 100%, got {text!r}{hint}")
+    return value
+
+
+def _spec(root: Item) -> Spec:
+    keys = root.mapping(("team", "defaults", "pipelines", "objectives"))
+    if "team" not in keys:
+        raise root.error("a file needs `team: NAME`: SLOs are named team/name")
+    team = keys["team"].string()
+    defaults = keys["defaults"].mapping(SHARED_KEYS) if "defaults" in keys else {}
+    slos: list[Slo] = []
+    places: dict[str, Item] = {}
+    for slo, item in _objectives(team, keys, defaults):
+        if slo.full_name in places:
+            raise item.error(f"{slo.full_name!r} is defined twice, first in line {places[slo.full_name].line}")
+        places[slo.full_name] = item
+        slos.append(slo)
+    if not slos:
+        raise root.error("no objectives: write `pipelines: {NAME: {objectives: {job-success: 99%}}}`")
+    return Spec(team, tuple(slos), places)
+
+
+def _objectives(team: str, keys: Mapping[str, Item], defaults: Mapping[str, Item]) -> Iterator[tuple[Slo, Item]]:
+    """Yield every SLO with its place: those of pipelines, then those of the team at large (`promql`)."""
+    for pipeline, item in keys["pipelines"].mapping().items() if "pipelines" in keys else ():
+        own = item.mapping((*SHARED_KEYS, "objectives"))
+        if "objectives" not in own:
+            raise item.error("a pipeline needs `objectives`")
+        shared = {**defaults, **{key: value for key, value in own.items() if key != "objectives"}}
+        for name, objective in own["objectives"].mapping().items():
+            yield _slo(team, pipeline, name, objective, shared), objective
+    for name, objective in keys["objectives"].mapping().items() if "objectives" in keys else ():
+        yield _slo(team, "", name, objective, defaults), objective
+
+
+def _slo(team: str, pipeline: str, name: str, item: Item, shared: Mapping[str, Item]) -> Slo:
+    """Return one SLO from its entry: an objective alone, or keys and values."""
+    plain = not isinstance(item.value, dict)
+    own = {"objective": item} if plain else item.mapping()
+    indicator = _indicator(name, own, item)
+    known = ("objective", "indicator", "description", "stage", *BOUND_KEYS[indicator], *SHARED_KEYS)
+    if not plain:
+        item.mapping(known)
+    if indicator is not IndicatorKind.PROMQL and not pipeline:
+        raise item.error(f"{indicator.value!r} is about a pipeline: put it under pipelines.NAME.objectives")
+    keys = {**shared, **own}
+    if "objective" not in keys and indicator is not IndicatorKind.SPEND:
+        raise item.error("needs `objective`, such as 99.9%")
+    period = _days(keys.get("period"))
+    return Slo(
+        team=team,
+        name=f"{pipeline}-{name}" if pipeline else name,
+        indicator=indicator,
+        objective=parse_objective(keys["objective"]) if "objective" in keys else Fraction(1, 2),
+        period_days=period,
+        pipeline=pipeline,
+        tenant=_text(keys, "tenant"),
+        stage=_text(keys, "stage"),
+        owner=_text(keys, "owner"),
+        tier=_member(Tier, keys["tier"]) if "tier" in keys else Tier.STANDARD,
+        bounds=_bounds(indicator, keys, item),
+        exclude=tuple(_member(RunKind, kind) for kind in keys["exclude"].items()) if "exclude" in keys else (),
+        calendar=keys["calendar"].boolean() if "calendar" in keys else False,
+        description=_text(keys, "description"),
+        expected_events=_expected(indicator, keys, period),
+    )
+
+
+def _indicator(name: str, own: Mapping[str, Item], item: Item) -> IndicatorKind:
+    """Return the indicator that an entry names, by `indicator` or by its own name."""
+    if "indicator" in own:
+        return _member(IndicatorKind, own["indicator"])
+    try:
+        return IndicatorKind(name)
+    except ValueError:
+        known = [kind.value for kind in IndicatorKind]
+        raise item.error(f"{name!r} is no indicator; {nearest(name, known)} (or name one by `indicator:`)") from None
+
+
+def _bounds(indicator: IndicatorKind, keys: Mapping[str, Item], item: Item) -> Bounds:
+    """Return the figures that the indicator compares with; one that needs some and has none is an error."""
+    wanted = BOUND_KEYS[indicator]
+    missing = [key for key in wanted if key not in keys]
+    if missing and (indicator is IndicatorKind.PROMQL or len(missing) == len(wanted)):
+        raise item.error(f"{indicator.value!r} needs {' and '.join(f'`{key}`' for key in missing)}")
+    if indicator is IndicatorKind.PROMQL:
+        return Bounds(good_query=keys["good"].string(), total_query=keys["total"].string())
+    number = _seconds if indicator in _IN_SECONDS else _figure
+    return Bounds(
+        at_most=number(keys["at-most"]) if "at-most" in wanted and "at-most" in keys else None,
+        at_least=number(keys["at-least"]) if "at-least" in wanted and "at-least" in keys else None,
+        deadline_seconds=_seconds(keys["deadline"])
+        if indicator is IndicatorKind.ON_TIME and "deadline" in keys
+        else None,
+        usd_per_period=_figure(keys["usd-per-period"]) if "usd-per-period" in wanted else None,
+    )
+
+
+def _expected(indicator: IndicatorKind, keys: Mapping[str, Item], period: int) -> int:
+    """Return how many events a period is expected to see: runs by `every`, minutes by the calendar, else unknown."""
+    if UNITS[indicator] is EventUnit.MINUTE:
+        return period * 1440
+    if UNITS[indicator] is EventUnit.JOB and "every" in keys:
+        return int(period * DAY / _seconds(keys["every"]))
+    return 0
+
+
+def _days(item: Item | None) -> int:
+    """Return a period in whole days; 30 where none is given."""
+    if item is None:
+        return 30
+    seconds = _seconds(item)
+    if seconds % DAY or not 1 <= seconds // DAY <= 366:
+        raise item.error(f"a period is 1 to 366 whole days, got {item.describe()}")
+    return int(seconds // DAY)
+
+
+def _seconds(item: Item) -> Decimal:
+    """Return a positive duration in seconds."""
+    try:
+        seconds = Decimal(str(parse_duration(item.string())))
+    except ValueError as error:
+        raise item.error(str(error)) from None
+    if seconds <= 0:
+        raise item.error(f"a duration is longer than nothing, got {item.describe()}")
+    return seconds
+
+
+def _figure(item: Item) -> Decimal:
+    """Return a positive number exactly; a percentage becomes a ratio."""
+    text = item.string().strip()
+    try:
+        value = Decimal(text.rstrip("%").strip()) / (100 if text.endswith("%") else 1)
+    except InvalidOperation:
+        raise item.error(f"expected a number, got {text!r}") from None
+    if not value.is_finite() or value <= 0:
+        raise item.error(f"expected a positive number, got {text!r}")
+    return value
+
+
+def _text(keys: Mapping[str, Item], key: str) -> str:
+    return keys[key].string() if key in keys else ""
+
+
+def _member(enum: type[_E], item: Item) -> _E:
+    """Return the member of a closed list that an item names."""
+    try:
+        return enum(item.string())
+    except ValueError:
+        raise item.error(f"unknown {item.string()!r}; {nearest(item.string(), [m.value for m in enum])}") from None
