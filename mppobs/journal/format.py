@@ -29,6 +29,7 @@ SEGMENT_MAGIC: Final = int.from_bytes(b"MPPJSEGM", "little")
 
 HEAD_SUFFIX: Final = ".journal"
 LOCK_SUFFIX: Final = ".lock"
+"""The owner holds an exclusive `flock` on this file for life; it is never mapped, read or written."""
 SEGMENT_SUFFIX: Final = ".segment"
 
 HEAD_BYTES: Final = 4096
@@ -169,6 +170,26 @@ TEXT_MORE_BYTES: Final = 11 * 7
 """Text travels seven bytes to a word; the eighth is 1, so that no word is 0."""
 
 _INTEGER_SHARDS: Final = 1 << 61
+
+
+def head_name(journal: str) -> str:
+    """Return the file name of a journal's head. Files come into view by renaming; a name with a leading dot is not there yet."""
+    return f"{journal}{HEAD_SUFFIX}"
+
+
+def lock_name(journal: str) -> str:
+    """Return the file name of a journal's lock."""
+    return f"{journal}{LOCK_SUFFIX}"
+
+
+def segment_name(journal: str, index: int) -> str:
+    """
+    Return the file name of a segment. Indexes grow by one; a journal's first is 0.
+
+    >>> segment_name("ab" * 16, 3)
+    'abababababababababababababababab.000003.segment'
+    """
+    return f"{journal}.{index:06d}{SEGMENT_SUFFIX}"
 
 
 def head_word(kind: Kind, code: int = 0, detail: int = 0, flags: int = 0, number: int = 0) -> int:
