@@ -93,7 +93,9 @@ class SlotWord(IntEnum):
     IDENTITY = 0
     """0 while the slot is free. See `slot_identity`."""
     SHARD = 1
+    """The shard's `shard_word`; of a job's slot, that of 0."""
     START = 2
+    """Nanoseconds since the epoch."""
     CHECK = 3
     """Identity ^ shard ^ start ^ `SLOT_SALT`: a slot whose owner died while taking it does not add up."""
     PROGRESS = 4
