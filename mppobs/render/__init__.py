@@ -1,0 +1,1 @@
+"""From the SLO model to files: rules, routing, dashboards, runbooks and their tests. Nothing here sees live data."""
