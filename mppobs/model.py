@@ -50,6 +50,13 @@ class Tier(StrEnum):
     BESTEFFORT = "besteffort"
 
 
+class Severity(StrEnum):
+    """What an alert does to people: wake them, or wait for the morning."""
+
+    PAGE = "page"
+    TICKET = "ticket"
+
+
 class Reason(StrEnum):
     """Why an attempt, a shard, a worker or a job ended as it did, where that is known."""
 

@@ -1,1 +1,1 @@
-"""Service level objectives of parallel batch work: what is promised, kept and left. Pure but for the file of the spec."""
+"""Service level objectives of parallel batch work: what is promised, kept and left. Pure but for the spec's file."""

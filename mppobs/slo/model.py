@@ -66,7 +66,7 @@ class Bounds:
     """The figures that an indicator compares with; each indicator uses the ones it needs."""
 
     at_most: Decimal | None = None
-    """Seconds (`duration`, `freshness`, `scheduler-latency`, `checkpoint-lag`), a ratio (`tail`), US dollars (`cost`)."""
+    """Seconds (`duration`, `freshness`, and the lags), a ratio (`tail`) or US dollars (`cost`)."""
     at_least: Decimal | None = None
     """Seconds: a job that ends before this is suspicious (`duration`), or the ratio of planned shards (`coverage`)."""
     deadline_seconds: Decimal | None = None

@@ -9,22 +9,14 @@ period's budget that the long window may consume: `factor = share × period ÷ l
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from fractions import Fraction
 from typing import Final
 
-from mppobs.model import Tier
+from mppobs.model import Severity, Tier
 
 MINUTE: Final = 60
 HOUR: Final = 3600
 DAY: Final = 86400
-
-
-class Severity(StrEnum):
-    """What an alert does to people: wake them, or wait for the morning."""
-
-    PAGE = "page"
-    TICKET = "ticket"
 
 
 @dataclass(frozen=True, slots=True)
