@@ -92,7 +92,7 @@ METRICS: Final[tuple[Metric, ...]] = (
            _PIPELINE, "seconds", "M1", QUEUE_BUCKETS),
     # M2
     Metric("mpp_shards_total", Type.COUNTER, "Shards decided: committed, terminally failed, or lost when the job ended.",
-           _STAGE, "", "M2", values=_outcomes(ShardOutcome)),
+           (*_STAGE, "outcome"), "", "M2", values=_outcomes(ShardOutcome)),
     # M3
     Metric("mpp_shard_duration_seconds", Type.HISTOGRAM, "Duration of committed shards, first start to commit.",
            _STAGE, "seconds", "M3", SHARD_BUCKETS),
@@ -124,7 +124,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("mpp_oom_kills_total", Type.COUNTER, "Workers killed by the kernel for want of memory.", _PIPELINE, "", "M7"),
     # M8
     Metric("mpp_attempts_total", Type.COUNTER, "Attempts, by how they ended. Failure is the work's fault, error the platform's.",
-           _STAGE, "", "M8", values=_outcomes(AttemptOutcome)),
+           (*_STAGE, "outcome"), "", "M8", values=_outcomes(AttemptOutcome)),
     Metric("mpp_retries_total", Type.COUNTER, "Attempts with a number above 0 that are not speculative.", _STAGE, "", "M8"),
     # M9
     Metric("mpp_cost_usd_total", Type.COUNTER, "Cost of attempts and of idle workers, by what the money bought.",
@@ -137,7 +137,8 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("mpp_checkpoint_lag_seconds", Type.GAUGE, "Time since the last checkpoint of the running job that is worst off.",
            _PIPELINE, "seconds", "M11"),
     # M12
-    Metric("mpp_jobs_total", Type.COUNTER, "Jobs decided, by outcome.", _PIPELINE, "", "M12", values=_outcomes(JobOutcome)),
+    Metric("mpp_jobs_total", Type.COUNTER, "Jobs decided, by outcome.",
+           (*_PIPELINE, "outcome"), "", "M12", values=_outcomes(JobOutcome)),
     # further rows
     Metric("mpp_telemetry_completeness_ratio", Type.GAUGE,
            "Attempts recorded over attempts dispatched, of running and just-finished jobs.", _PIPELINE, "ratio", "+"),
