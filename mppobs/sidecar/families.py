@@ -1,0 +1,190 @@
+"""
+Where the samples of each metric come from: one function per family of the catalogue, from a view to figures.
+
+A figure is a number, counts by the family's last label, a histogram or a summary; `None` is no data, and no sample.
+Integers of seconds are nanoseconds and integers of dollars are picodollars, as the aggregates keep them; floats
+are in the unit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+
+from mppobs.catalog.metrics import QUANTILES
+from mppobs.sidecar.aggregates import Histogram, PipelineTotals, StageTotals, Summary
+from mppobs.sidecar.view import LivePipeline, LiveRun, ToolFigures, View
+from mppobs.version import __version__
+
+Figure = int | float | Mapping[str, int] | Mapping[str, float] | Histogram | Summary | None
+Labels = tuple[str, ...]
+Family = Callable[[View, int], Iterator[tuple[Labels, Figure]]]
+"""From a view and the time in nanoseconds to label values (but the last label where the figure maps it) and figures."""
+
+
+def _pipelines(read: Callable[[PipelineTotals], Figure]) -> Family:
+    """Return a family with one figure for each pipeline's totals."""
+
+    def family(view: View, _now_ns: int) -> Iterator[tuple[Labels, Figure]]:
+        for key, totals in view.pipelines.items():
+            yield key, read(totals)
+
+    return family
+
+
+def _stages(read: Callable[[StageTotals], Figure]) -> Family:
+    """Return a family with one figure for each stage's totals."""
+
+    def family(view: View, _now_ns: int) -> Iterator[tuple[Labels, Figure]]:
+        for key, totals in view.stages.items():
+            yield key, read(totals)
+
+    return family
+
+
+def _live(read: Callable[[LivePipeline], Figure]) -> Family:
+    """Return a family with one figure for what runs of each pipeline; those with nothing running are there too."""
+
+    def family(view: View, _now_ns: int) -> Iterator[tuple[Labels, Figure]]:
+        nothing = LivePipeline()
+        for key in view.pipelines:
+            yield key, read(view.live.pipelines.get(key, nothing))
+
+    return family
+
+
+def _runs(read: Callable[[LiveRun], Figure], *further: str) -> Family:
+    """Return a family with one figure for each of the worst runs; `further` attributes are labels too."""
+
+    def family(view: View, _now_ns: int) -> Iterator[tuple[Labels, Figure]]:
+        for run in view.live.runs[: view.max_runs]:
+            more = [str(getattr(run, name)) for name in further]
+            yield (*run.key, run.job.job_id, *more), read(run)
+
+    return family
+
+
+def _tool(read: Callable[[ToolFigures], Figure]) -> Family:
+    """Return a family of the sidecar itself."""
+
+    def family(view: View, _now_ns: int) -> Iterator[tuple[Labels, Figure]]:
+        yield (), read(view.tool)
+
+    return family
+
+
+def _own(name: str) -> Family:
+    """Return a family that the fold counts by one label."""
+
+    def family(view: View, _now_ns: int) -> Iterator[tuple[Labels, Figure]]:
+        yield (), getattr(view.own, name)
+
+    return family
+
+
+def _quantiles(view: View, now_ns: int) -> Iterator[tuple[Labels, Figure]]:
+    for key, totals in view.stages.items():
+        values = {q: totals.sketch.quantile(float(q), now_ns) for q in QUANTILES}
+        yield key, {q: value for q, value in values.items() if value is not None}
+
+
+def _tail(view: View, now_ns: int) -> Iterator[tuple[Labels, Figure]]:
+    for key, totals in view.stages.items():
+        middle, tail = (totals.sketch.quantile(q, now_ns) for q in (0.5, 0.99))
+        yield key, tail / middle if middle and tail is not None else None
+
+
+def _completeness(view: View, _now_ns: int) -> Iterator[tuple[Labels, Figure]]:
+    for key, live in view.live.pipelines.items():
+        yield key, live.recorded / live.dispatched if live.dispatched else None
+
+
+def _stragglers(view: View, _now_ns: int) -> Iterator[tuple[Labels, Figure]]:
+    for rank, found in enumerate(view.live.stragglers[: view.worst_k], 1):
+        running = found.attempt
+        yield (*running.key, running.job.job_id, str(running.shard), str(rank)), found.elapsed
+
+
+def _clusters(view: View) -> Iterator[str]:
+    """Return each cluster once, in an order that stays."""
+    return iter(dict.fromkeys([*view.clusters, *view.live.workers]))
+
+
+def _workers(view: View, _now_ns: int) -> Iterator[tuple[Labels, Figure]]:
+    for cluster in _clusters(view):
+        yield (cluster,), view.live.workers.get(cluster, {})
+
+
+def _workers_lost(view: View, _now_ns: int) -> Iterator[tuple[Labels, Figure]]:
+    for cluster in _clusters(view):
+        totals = view.clusters.get(cluster)
+        yield (cluster,), totals.workers_lost if totals else {}
+
+
+def _journals(view: View, _now_ns: int) -> Iterator[tuple[Labels, Figure]]:
+    yield (), view.live.journals
+
+
+def _build(_view: View, _now_ns: int) -> Iterator[tuple[Labels, Figure]]:
+    yield (__version__,), 1
+
+
+FAMILIES: Final[Mapping[str, Family]] = {
+    "mpp_job_duration_seconds": _pipelines(lambda totals: totals.durations),
+    "mpp_job_queue_seconds": _pipelines(lambda totals: totals.queue),
+    "mpp_shards_total": _stages(lambda totals: totals.shards),
+    "mpp_shard_duration_seconds": _stages(lambda totals: totals.durations),
+    "mpp_shard_duration_quantile_seconds": _quantiles,
+    "mpp_tail_ratio": _tail,
+    "mpp_shuffle_bytes_total": _stages(lambda totals: {"read": totals.shuffle_read, "written": totals.shuffle_written}),
+    "mpp_job_shuffle_bytes": _pipelines(lambda totals: totals.job_shuffle),
+    "mpp_job_shuffle_baseline_ratio": _pipelines(lambda totals: totals.baseline_ratio),
+    "mpp_network_errors_total": _pipelines(lambda totals: totals.network_errors),
+    "mpp_attempt_cpu_seconds_total": _stages(lambda totals: totals.cpu_ns),
+    "mpp_attempt_wall_seconds_total": _stages(lambda totals: totals.cpu_wall_ns),
+    "mpp_cpu_throttled_seconds_total": _pipelines(lambda totals: totals.throttled_ns),
+    "mpp_worker_memory_ratio": _live(lambda live: live.memory),
+    "mpp_oom_kills_total": _pipelines(lambda totals: totals.oom_kills),
+    "mpp_attempts_total": _stages(lambda totals: totals.attempts),
+    "mpp_retries_total": _stages(lambda totals: totals.retries),
+    "mpp_cost_usd_total": _pipelines(lambda totals: totals.cost_pusd),
+    "mpp_job_cost_usd": _pipelines(lambda totals: totals.job_cost),
+    "mpp_scheduler_delay_seconds": _pipelines(lambda totals: totals.delays),
+    "mpp_checkpoint_lag_seconds": _live(lambda live: live.checkpoint_lag),
+    "mpp_jobs_total": _pipelines(lambda totals: totals.jobs),
+    "mpp_telemetry_completeness_ratio": _completeness,
+    "mpp_activity_seconds_total": _stages(lambda totals: totals.activity_ns),
+    "mpp_run_progress_ratio": _runs(lambda run: run.progress),
+    "mpp_run_predicted_finish_timestamp_seconds": _runs(lambda run: run.predicted_finish_ns),
+    "mpp_run_deadline_timestamp_seconds": _runs(lambda run: run.deadline_ns or None),
+    "mpp_run_info": _runs(lambda _run: 1, "owner", "tier", "state"),
+    "mpp_coordinator_heartbeat_timestamp_seconds": _pipelines(lambda totals: totals.heartbeat_ns or None),
+    "mpp_jobs_current": _live(lambda live: live.jobs),
+    "mpp_shards_current": _live(lambda live: live.shards),
+    "mpp_stragglers_current": _live(lambda live: live.stragglers),
+    "mpp_straggler_seconds": _stragglers,
+    "mpp_skew_idle_ratio": _stages(lambda totals: totals.skew_idle_ratio),
+    "mpp_storage_throttled_requests_total": _pipelines(lambda totals: totals.storage_throttled),
+    "mpp_workers_current": _workers,
+    "mpp_workers_lost_total": _workers_lost,
+    "mppobs_build_info": _build,
+    "mppobs_records_total": _own("records"),
+    "mppobs_records_dropped_total": _own("dropped"),
+    "mppobs_late_records_total": _own("late"),
+    "mppobs_invalid_records_total": _own("invalid"),
+    "mppobs_journals_current": _journals,
+    "mppobs_stuck_attempts_current": _live(lambda live: live.stuck),
+    "mppobs_lag_seconds": _tool(lambda tool: tool.lag_seconds),
+    "mppobs_fold_seconds_total": _tool(lambda tool: tool.fold_ns),
+    "mppobs_commits_total": _tool(lambda tool: tool.commits),
+    "mppobs_received_bytes_total": _tool(lambda tool: tool.received_bytes),
+    "mppobs_shipped_bytes_total": _tool(lambda tool: tool.shipped_bytes),
+    "mppobs_ship_errors_total": _tool(lambda tool: tool.ship_errors),
+    "mppobs_rejected_requests_total": _tool(lambda tool: tool.rejected),
+    "mppobs_series_folded_total": _own("series_folded"),
+    "mppobs_spans_exported_total": _tool(lambda tool: tool.spans_exported),
+    "mppobs_spans_dropped_total": _tool(lambda tool: tool.spans_dropped),
+    "mppobs_archived_shards_total": _tool(lambda tool: tool.archived_shards),
+    "mppobs_scrape_seconds": _tool(lambda tool: tool.scrape_seconds),
+}
+"""By metric name; exactly the metrics of the catalogue."""
