@@ -1,0 +1,213 @@
+"""
+Recording rules and alerts for Prometheus. Their number does not depend on how many SLOs there are.
+
+An SLO's counts come from the aggregator as counters with one label, `slo`. A window is a subtraction, not an
+extrapolation: the count now minus the newest count at or before the window's start. An SLO that is younger than the
+window has its whole count. `increase()` would lose the first event of a counter and stretch the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Final
+
+from mppobs.catalog.alerts import ALERTS, Alert
+from mppobs.model import Severity, Tier
+from mppobs.render.expressions import BY_PIPELINE, CONDITIONS, with_owner
+from mppobs.render.promql import (
+    Durations,
+    Expr,
+    Match,
+    all_of,
+    binary,
+    last_over_time,
+    max_without,
+    metric,
+    number,
+)  # fmt: skip
+from mppobs.slo.windows import LEGS, MINUTE, WINDOWS, Leg, window_name
+
+LOOKBACK: Final = 15 * MINUTE
+"""How old the count at the window's start may be: scrapes missed for longer leave the window without a value."""
+INTERVAL: Final = 30
+"""Seconds between evaluations."""
+INSTANCE_LABELS: Final = ("instance", "pod", "job")
+"""What tells twins of an aggregator apart; the larger count of twins is the truth."""
+
+ALERT_GROUPS: Final = ("mppobs-slo-alerts", "mppobs-work", "mppobs-self")
+
+ON_SLO: Final = ("slo",)
+EVENTS: Final = "slo:mpp_slo_events:max"
+BAD: Final = "slo:mpp_slo_bad_events:max"
+PROVISIONAL: Final = "slo:mpp_slo_provisional_bad_events:max"
+START: Final = "slo:mpp_slo_start_timestamp_seconds:max"
+PERIOD: Final = "slo:mpp_slo_period_seconds:max"
+OBJECTIVE: Final = "slo:mpp_slo_objective_ratio:max"
+LATCHED: Final = "slo:mpp_slo_latched:max"
+INFO: Final = "slo:mpp_slo_info:max"
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A recording rule."""
+
+    record: str
+    expr: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Alerting:
+    """An alerting rule."""
+
+    alert: Alert
+    expr: Expr
+    severity: Severity
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Rules that are evaluated together, in order."""
+
+    name: str
+    rules: tuple[Recording | Alerting, ...]
+    interval: int = INTERVAL
+
+
+@dataclass(frozen=True, slots=True)
+class RuleSettings:
+    """What a user may choose of the rules."""
+
+    durations: Durations = field(default_factory=Durations)
+    dashboards_url: str = ""
+    """Of Grafana, without a slash at the end; empty leaves the dashboards' links relative."""
+    runbooks_url: str = "http://127.0.0.1:9466/runbooks"
+    job: str = "mppobs"
+    """The `job` label under which aggregators are scraped."""
+
+
+def groups(settings: RuleSettings | None = None) -> tuple[Group, ...]:
+    """
+    Return every rule, grouped.
+
+    >>> [group.name for group in groups()]
+    ['mppobs-slo-counts', 'mppobs-slo-windows', 'mppobs-slo-alerts', 'mppobs-work', 'mppobs-self']
+    """
+    chosen = settings or RuleSettings()
+    alerts = list(_alerts(chosen))
+    return (
+        Group("mppobs-slo-counts", tuple(_counts())),
+        Group("mppobs-slo-windows", tuple(_windows(chosen.durations))),
+        *(Group(name, tuple(rule for rule in alerts if rule.alert.group == name)) for name in ALERT_GROUPS),
+    )
+
+
+def delta(counter: str, seconds: int, durations: Durations) -> Expr:
+    """
+    Return how much a collapsed counter grew in the last `seconds`, exactly.
+
+    >>> print(delta("slo:mpp_slo_events:max", 3600, Durations()))
+    slo:mpp_slo_events:max and on (slo) slo:mpp_slo_start_timestamp_seconds:max > time() - 3600 or \
+slo:mpp_slo_events:max - last_over_time(slo:mpp_slo_events:max[15m] offset 1h)
+    """
+    window = Fraction(seconds, durations.time_scale)
+    born = metric(START) > Expr("time()") - number(window)
+    young = all_of(metric(counter), born, on=ON_SLO)
+    return young | (metric(counter) - last_over_time(metric(counter), LOOKBACK, seconds, durations))
+
+
+def leg_threshold(leg: Leg, durations: Durations) -> Expr:
+    """
+    Return the burn rate at which a leg fires, per SLO, from the period that the SLO itself exposes.
+
+    >>> print(leg_threshold(LEGS[0], Durations()))
+    slo:mpp_slo_period_seconds:max / 180000
+    """
+    if leg.pace is not None:
+        return number(leg.pace)
+    if leg.share is None:
+        raise ValueError(f"leg {leg.name!r} has neither share nor pace")
+    per_second = Fraction(leg.share) / Fraction(leg.long_seconds)
+    divisor = number(1 / per_second)
+    return metric(PERIOD) / divisor
+
+
+def _counts() -> Iterator[Recording]:
+    """Yield the collapse of twins: one series per SLO, whatever the number of aggregators."""
+    for record, name in (
+        (EVENTS, "mpp_slo_events_total"),
+        (BAD, "mpp_slo_bad_events_total"),
+        (PROVISIONAL, "mpp_slo_provisional_bad_events"),
+        (START, "mpp_slo_start_timestamp_seconds"),
+        (PERIOD, "mpp_slo_period_seconds"),
+        (OBJECTIVE, "mpp_slo_objective_ratio"),
+        (LATCHED, "mpp_slo_latched"),
+        (INFO, "mpp_slo_info"),
+    ):
+        yield Recording(record, max_without(INSTANCE_LABELS, metric(name)))
+
+
+def _windows(durations: Durations) -> Iterator[Recording]:
+    """Yield events, bad events and burn rate of every window."""
+    for seconds in WINDOWS:
+        name = window_name(seconds)
+        yield Recording(f"slo:mpp_slo_events:delta_{name}", delta(EVENTS, seconds, durations))
+        yield Recording(f"slo:mpp_slo_bad_events:delta_{name}", delta(BAD, seconds, durations))
+        yield Recording(f"slo:mpp_slo_burn_rate:ratio_{name}", _burn(name))
+
+
+def _burn(window: str) -> Expr:
+    """Return bad ÷ total ÷ budget, with running jobs that are predicted to be bad on both sides."""
+    provisional = metric(PROVISIONAL)
+    bad = _plus(metric(f"slo:mpp_slo_bad_events:delta_{window}"), provisional)
+    total = _plus(metric(f"slo:mpp_slo_events:delta_{window}"), provisional)
+    return bad / (total > number(0)) / (number(1) - metric(OBJECTIVE))
+
+
+def _plus(counted: Expr, provisional: Expr) -> Expr:
+    """Return the sum where both exist, else what was counted."""
+    return binary(counted, "+", provisional, Match(on=ON_SLO)) | counted
+
+
+def _alerts(settings: RuleSettings) -> Iterator[Alerting]:
+    """Yield every alert of the catalogue as rules: SLO burn by leg, the others by severity."""
+    for alert in ALERTS:
+        if alert.name == "MppSloBurn":
+            yield from _burn_alerts(alert, settings.durations)
+            continue
+        yield from _by_severity(alert, settings)
+
+
+def _burn_alerts(alert: Alert, durations: Durations) -> Iterator[Alerting]:
+    """Yield one rule per leg, and the latched one for SLOs that see too few events for a rate."""
+    info = metric(INFO)
+    joined = Match(on=ON_SLO, group_left=("owner", "tier", "pipeline", "tenant"))
+    for leg in LEGS:
+        long, short = window_name(leg.long_seconds), window_name(leg.short_seconds)
+        threshold = leg_threshold(leg, durations)
+        burning = all_of(
+            binary(metric(f"slo:mpp_slo_burn_rate:ratio_{long}"), ">", threshold),
+            binary(metric(f"slo:mpp_slo_burn_rate:ratio_{short}"), ">", threshold),
+            metric(f"slo:mpp_slo_bad_events:delta_{long}") >= number(leg.min_bad),
+            on=ON_SLO,
+        )
+        tiers = info if len(leg.tiers) == len(Tier) else metric(INFO, tier=leg.tiers[0].value)
+        expr = binary(burning, "*", tiers, joined)
+        yield Alerting(alert, expr, leg.severity, (("leg", leg.name), ("window", long)))
+    for severity, tier in ((Severity.PAGE, "critical"), (Severity.TICKET, "~standard|besteffort")):
+        expr = binary(metric(LATCHED) > number(0), "*", metric(INFO, tier=tier), joined)
+        yield Alerting(alert, expr, severity, (("leg", "latched"),))
+
+
+def _by_severity(alert: Alert, settings: RuleSettings) -> Iterator[Alerting]:
+    """Yield one rule, or two where the same trouble is worth waking somebody for in a critical pipeline."""
+    expr = CONDITIONS[alert.name](settings.durations, settings.job)
+    if alert.name not in BY_PIPELINE:
+        yield Alerting(alert, expr, alert.severity)
+    elif alert.critical_severity is None:
+        yield Alerting(alert, with_owner(expr), alert.severity)
+    else:
+        yield Alerting(alert, with_owner(expr, (Tier.CRITICAL,)), alert.critical_severity)
+        yield Alerting(alert, with_owner(expr, (Tier.STANDARD, Tier.BESTEFFORT)), alert.severity)
