@@ -1,0 +1,58 @@
+# Two commands do everything on a fresh Debian machine: `make demo` and `make test`.
+
+PYTHON ?= python3
+export PYTHON
+VENV := .venv
+BIN := $(VENV)/bin
+CODE := mppobs tests bench
+COVERAGE := 90
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all lint format bench picture servers clean
+
+help:  ## Show what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.demo  ## Run two TPC-H queries on real data and show their indicators (ARGS="--serve")
+	@$(BIN)/mppobs demo $(ARGS)
+
+test: lint servers  ## Lint, type-check and run the tests (ARGS="-k journal")
+	@$(BIN)/python -m pytest -n 2 -m "not slow" --cov --cov-report=term:skip-covered --cov-fail-under=$(COVERAGE) $(ARGS)
+
+test-all: lint servers  ## Run the slow tests too: minutes more
+	@$(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered --cov-fail-under=$(COVERAGE) $(ARGS)
+
+lint: $(VENV)/.dev  ## Check style, format and types
+	@$(BIN)/ruff check --quiet $(CODE)
+	@$(BIN)/ruff format --quiet --check $(CODE)
+	@$(BIN)/mypy --strict --no-error-summary
+
+format: $(VENV)/.dev  ## Format the code
+	@$(BIN)/ruff check --quiet --fix $(CODE)
+	@$(BIN)/ruff format --quiet $(CODE)
+
+bench: $(VENV)/.dev  ## Run every benchmark, each beside its peer
+	@for script in bench/*.py; do echo "== $$script"; $(BIN)/python $$script $(ARGS) || exit 1; done
+
+picture: $(VENV)/.demo  ## Run the demo and draw the picture of the README
+	@$(BIN)/mppobs demo --picture docs/demo.svg
+
+servers:
+	@scripts/setup servers
+
+clean:  ## Remove the virtual environment and what the tools left
+	@rm -rf $(VENV) .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+
+$(BIN)/python:
+	@scripts/setup venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml | $(BIN)/python
+	@echo "installing mppobs[demo] into $(VENV)"
+	@$(PIP) install --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	@echo "installing mppobs[dev] into $(VENV)"
+	@$(PIP) install --editable '.[dev]'
+	@touch $(VENV)/.demo $@

@@ -1,0 +1,90 @@
+"""
+TPC-H data as Parquet, made once per scale factor by `tpchgen-cli` and kept.
+
+A table is a directory of parts, one part per shard. Data is made beside its place and renamed into it, so a
+directory that has its final name is complete, however its making ended.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from mppobs.errors import ConfigError
+
+TABLES: Final = ("lineitem", "orders", "customer")
+"""The tables that the bundled queries read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """TPC-H tables of one scale factor, cut into parts. Make one with `make_dataset`."""
+
+    directory: Path
+    scale_factor: float
+    """1 is a gigabyte of text, about 6 million line items."""
+    parts: int
+    """Files per table."""
+
+    def files(self, table: str) -> list[Path]:
+        """Return the parts of a table, in order; the part's place in the list is its shard."""
+        return [self.directory / table / f"{table}.{part}.parquet" for part in range(1, self.parts + 1)]
+
+    def glob(self, table: str) -> str:
+        """Return the pattern by which DuckDB reads the whole table."""
+        return str(self.directory / table / "*.parquet")
+
+    @property
+    def size_bytes(self) -> int:
+        """Return what the tables take on disk."""
+        return sum(path.stat().st_size for table in TABLES for path in self.files(table))
+
+
+def make_dataset(root: Path, scale_factor: float, parts: int) -> Dataset:
+    """
+    Return the tables at `scale_factor` in `parts` parts each, below `root`; make them where they are not there yet.
+
+    Raises `ConfigError` where `tpchgen-cli` is missing or fails. Two processes may ask at once: the first
+    rename wins, and both get the same complete directory.
+    """
+    if scale_factor <= 0 or parts < 1:
+        raise ConfigError(f"scale factor {scale_factor:g} in {parts} parts: both must be positive")
+    final = root / f"tpch-sf{scale_factor:g}-p{parts}"
+    dataset = Dataset(final, scale_factor, parts)
+    if final.is_dir():
+        return dataset
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".tpch-", dir=root) as scratch:
+        made = Path(scratch, "tables")
+        _generate(made, scale_factor, parts)
+        try:
+            made.rename(final)
+        except OSError:
+            if not final.is_dir():  # else another process was first, and its data is the same
+                raise
+    return dataset
+
+
+def _generate(directory: Path, scale_factor: float, parts: int) -> None:
+    """Run the generator, which writes `<table>/<table>.<part>.parquet`."""
+    command = [
+        _generator(), "parquet", f"--scale-factor={scale_factor:g}", f"--tables={','.join(TABLES)}",
+        f"--parts={parts}", f"--output-dir={directory}", "--quiet",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise ConfigError(f"tpchgen-cli ended with {done.returncode}: {done.stderr.strip()[-500:]}")
+
+
+def _generator() -> str:
+    """Return the path of `tpchgen-cli`: beside this interpreter, or on the path."""
+    beside = Path(sys.executable).with_name("tpchgen-cli")
+    found = str(beside) if beside.exists() else shutil.which("tpchgen-cli")
+    if found is None:
+        raise ConfigError("tpchgen-cli is not installed: pip install 'mppobs[demo]'")
+    return found
