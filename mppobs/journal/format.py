@@ -175,7 +175,7 @@ _INTEGER_SHARDS: Final = 1 << 61
 
 
 def head_name(journal: str) -> str:
-    """Return the file name of a journal's head. Files come into view by renaming; a name with a leading dot is not there yet."""
+    """Return the file name of a journal's head. Files come into view by renaming: a leading dot means not yet."""
     return f"{journal}{HEAD_SUFFIX}"
 
 
