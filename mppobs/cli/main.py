@@ -24,20 +24,19 @@ class Command:
     """One command: what it is for, and where it is found once it is asked for."""
 
     help: str
-    module: str
-    attribute: str
-    """A function that is the command, or a `typer.Typer` whose commands are below it."""
+    path: str
+    """`module:name` of a function that is the command, or of a `typer.Typer` whose commands are below it."""
     extra: str = ""
     """The extra that installs what the command needs; empty where the bare package suffices."""
 
 
 COMMANDS: Final[dict[str, Command]] = {
-    "demo": Command("Run two TPC-H queries on real data and show their indicators.", "mppobs.cli.demo", "demo", "demo"),
-    "status": Command("Show every pipeline's indicators, from a running sidecar.", "mppobs.cli.status", "status", "sidecar"),
-    "jobs": Command("List the jobs of a running sidecar.", "mppobs.cli.jobs", "jobs", "sidecar"),
-    "job": Command("Show one job: its stages, shards and stragglers.", "mppobs.cli.jobs", "job", "sidecar"),
-    "sidecar": Command("Follow journals and serve indicators, or ship them.", "mppobs.cli.sidecar", "sidecar", "sidecar"),
-    "journal": Command("Read a worker's journal by hand.", "mppobs.cli.journal", "app"),
+    "demo": Command("Run two TPC-H queries on real data and show their indicators.", "mppobs.cli.demo:demo", "demo"),
+    "status": Command("Show the indicators of every pipeline of a sidecar.", "mppobs.cli.status:status", "sidecar"),
+    "jobs": Command("List the jobs of a sidecar.", "mppobs.cli.jobs:jobs", "sidecar"),
+    "job": Command("Show one job: its stages, shards and stragglers.", "mppobs.cli.jobs:job", "sidecar"),
+    "sidecar": Command("Follow journals and serve indicators, or ship them.", "mppobs.cli.sidecar:sidecar", "sidecar"),
+    "journal": Command("Read a worker's journal by hand.", "mppobs.cli.journal:app"),
 }  # fmt: skip
 """Every command but `version`, in the order of the help text."""
 
@@ -87,7 +86,8 @@ def _assemble(chosen: str) -> typer.Typer:
 
 def _add(app: typer.Typer, name: str, command: Command) -> None:
     """Load a command and hang it into the application."""
-    found: typer.Typer | Callable[..., Any] = getattr(importlib.import_module(command.module), command.attribute)
+    module, _, attribute = command.path.partition(":")
+    found: typer.Typer | Callable[..., Any] = getattr(importlib.import_module(module), attribute)
     if isinstance(found, typer.Typer):
         app.add_typer(found, name=name, help=command.help)
     else:
