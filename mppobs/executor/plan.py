@@ -41,6 +41,8 @@ from mppobs.model import RunKind, Shard, Tier
 
 MAX_PARTITIONS: Final = 4096
 """More would make exchange files of mostly headers; a wider exchange wants a second level."""
+MAX_ATTEMPTS: Final = 200
+"""The highest limit of any kind; the scheduler counts in single bytes."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
@@ -72,8 +74,11 @@ class Limits:
     """The longest wait before a retry."""
 
     def __post_init__(self) -> None:
-        if self.attempts < 1 or min(self.losses, self.preemptions, self.timeout, self.backoff, self.backoff_cap) < 0:
-            raise ConfigError(f"limits must not be negative, and at least one attempt is needed: {self}")
+        counts = (self.attempts, self.losses, self.preemptions)
+        if self.attempts < 1 or min(counts) < 0 or max(counts) > MAX_ATTEMPTS:
+            raise ConfigError(f"attempts, losses and preemptions go up to {MAX_ATTEMPTS}, attempts from 1: {self}")
+        if min(self.timeout, self.backoff, self.backoff_cap) < 0:
+            raise ConfigError(f"timeout, backoff and backoff_cap must not be negative: {self}")
 
 
 @dataclass(frozen=True, slots=True)
