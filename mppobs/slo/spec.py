@@ -21,7 +21,7 @@ pipelines:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
@@ -29,7 +29,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Final, TypeVar
 
-from mppobs.errors import nearest
+from mppobs.errors import ConfigError, nearest
 from mppobs.model import RunKind, Tier
 from mppobs.slo.model import UNITS, Bounds, EventUnit, IndicatorKind, Slo
 from mppobs.units import parse_duration
@@ -75,8 +75,8 @@ class Spec:
 
 
 def load_spec(path: Path) -> Spec:
-    """Return the SLOs of a file. Raises ConfigError naming file, line, key and the nearest right word."""
-    return _spec(load(path))
+    """Return the SLOs of a file. Raises ConfigError with a line for each mistake: file, line, key, nearest word."""
+    return _whole(*read_spec(load(path)))
 
 
 def parse_spec(text: str, name: str = "<text>") -> Spec:
@@ -87,7 +87,34 @@ def parse_spec(text: str, name: str = "<text>") -> Spec:
     >>> [(slo.full_name, slo.objective, slo.expected_events) for slo in spec.slos]
     [('risk/nightly-job-success', Fraction(999, 1000), 30)]
     """
-    return _spec(loads(text, name))
+    return _whole(*read_spec(loads(text, name)))
+
+
+def read_spec(root: Item) -> tuple[Spec, list[ConfigError]]:
+    """Return what can be understood of a file, and every mistake in it: one must not hide the others."""
+    errors: list[ConfigError] = []
+    keys = _mapping(root, ("team", "defaults", "pipelines", "objectives"), errors)
+    team = str(keys["team"].value or "") if "team" in keys else ""
+    if not team:
+        errors.append(root.error("a file needs `team: NAME`: SLOs are named team/name"))
+    defaults = _mapping(keys["defaults"], SHARED_KEYS, errors) if "defaults" in keys else {}
+    slos: dict[str, Slo] = {}
+    places: dict[str, Item] = {}
+    for slo, item in _objectives(team or "team", keys, defaults, errors):
+        if slo.full_name in places:
+            errors.append(item.error(f"{slo.full_name!r} is defined twice, first in line {places[slo.full_name].line}"))
+            continue
+        slos[slo.full_name], places[slo.full_name] = slo, item
+    if not slos and not errors:
+        errors.append(root.error("no objectives: write `pipelines: {NAME: {objectives: {job-success: 99%}}}`"))
+    return Spec(team, tuple(slos.values()), places), errors
+
+
+def _whole(spec: Spec, errors: list[ConfigError]) -> Spec:
+    """Return a spec without mistakes, or raise all of them as one."""
+    if errors:
+        raise ConfigError("\n".join(str(error) for error in errors))
+    return spec
 
 
 def parse_objective(item: Item) -> Fraction:
@@ -108,35 +135,48 @@ def parse_objective(item: Item) -> Fraction:
     return value
 
 
-def _spec(root: Item) -> Spec:
-    keys = root.mapping(("team", "defaults", "pipelines", "objectives"))
-    if "team" not in keys:
-        raise root.error("a file needs `team: NAME`: SLOs are named team/name")
-    team = keys["team"].string()
-    defaults = keys["defaults"].mapping(SHARED_KEYS) if "defaults" in keys else {}
-    slos: list[Slo] = []
-    places: dict[str, Item] = {}
-    for slo, item in _objectives(team, keys, defaults):
-        if slo.full_name in places:
-            raise item.error(f"{slo.full_name!r} is defined twice, first in line {places[slo.full_name].line}")
-        places[slo.full_name] = item
-        slos.append(slo)
-    if not slos:
-        raise root.error("no objectives: write `pipelines: {NAME: {objectives: {job-success: 99%}}}`")
-    return Spec(team, tuple(slos), places)
+def _mapping(item: Item, known: Iterable[str] | None, errors: list[ConfigError]) -> dict[str, Item]:
+    """Return the keys and items of a mapping as far as there are any; what is wrong with it is noted."""
+    try:
+        return item.mapping(known)
+    except ConfigError as error:
+        errors.append(error)
+        return item.value if isinstance(item.value, dict) else {}
 
 
-def _objectives(team: str, keys: Mapping[str, Item], defaults: Mapping[str, Item]) -> Iterator[tuple[Slo, Item]]:
+def _objectives(
+    team: str, keys: Mapping[str, Item], defaults: Mapping[str, Item], errors: list[ConfigError]
+) -> Iterator[tuple[Slo, Item]]:
     """Yield every SLO with its place: those of pipelines, then those of the team at large (`promql`)."""
-    for pipeline, item in keys["pipelines"].mapping().items() if "pipelines" in keys else ():
-        own = item.mapping((*SHARED_KEYS, "objectives"))
+    for pipeline, item in _entries(keys, "pipelines", errors):
+        own = _mapping(item, (*SHARED_KEYS, "objectives"), errors)
         if "objectives" not in own:
-            raise item.error("a pipeline needs `objectives`")
-        shared = {**defaults, **{key: value for key, value in own.items() if key != "objectives"}}
-        for name, objective in own["objectives"].mapping().items():
-            yield _slo(team, pipeline, name, objective, shared), objective
-    for name, objective in keys["objectives"].mapping().items() if "objectives" in keys else ():
-        yield _slo(team, "", name, objective, defaults), objective
+            errors.append(item.error("a pipeline needs `objectives`"))
+        shared = {**defaults, **{key: value for key, value in own.items() if key in SHARED_KEYS}}
+        yield from _slos(team, pipeline, _entries(own, "objectives", errors), shared, errors)
+    yield from _slos(team, "", _entries(keys, "objectives", errors), defaults, errors)
+
+
+def _slos(
+    team: str,
+    pipeline: str,
+    entries: Iterable[tuple[str, Item]],
+    shared: Mapping[str, Item],
+    errors: list[ConfigError],
+) -> Iterator[tuple[Slo, Item]]:
+    """Yield the SLOs among the entries; mistakes are noted."""
+    for name, item in entries:
+        try:
+            yield _slo(team, pipeline, name, item, shared), item
+        except ConfigError as error:
+            errors.append(error)
+
+
+def _entries(keys: Mapping[str, Item], key: str, errors: list[ConfigError]) -> list[tuple[str, Item]]:
+    """Return the entries below a key that may be absent."""
+    if key not in keys:
+        return []
+    return list(_mapping(keys[key], None, errors).items())
 
 
 def _slo(team: str, pipeline: str, name: str, item: Item, shared: Mapping[str, Item]) -> Slo:
