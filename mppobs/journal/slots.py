@@ -98,7 +98,7 @@ class SlotTable:
         self._maps: list[mmap.mmap] = []
         self._pages: list[memoryview] = []
         self.free: list[Place] = []
-        self.grow()
+        self._add_page()
 
     def grow(self) -> Place | None:
         """
@@ -106,19 +106,21 @@ class SlotTable:
 
         The caller holds the writer's lock.
         """
-        if self.free:
+        try:
+            if not self.free:
+                self._add_page()
             return self.free.pop()
+        except (OSError, IndexError):
+            return None  # counted by the caller as an attempt without a slot
+
+    def _add_page(self) -> None:
         first = len(self._pages) * fmt.SLOTS_PER_PAGE
         if first >= fmt.MAX_SLOTS:
-            return None
-        try:
-            words = self._map_page(fmt.HEAD_BYTES + len(self._pages) * fmt.SLOT_PAGE_BYTES)
-        except OSError:
-            return None  # counted by the caller as an attempt without a slot
+            return
+        words = self._map_page(fmt.HEAD_BYTES + len(self._pages) * fmt.SLOT_PAGE_BYTES)
         self._pages.append(words)
         places = [Place(words, i * fmt.SLOT_WORDS, first + i) for i in range(fmt.SLOTS_PER_PAGE)]
         self.free += reversed(places)
-        return self.free.pop()
 
     def _map_page(self, offset: int) -> memoryview:
         descriptor = os.open(self._path, _OPEN_FLAGS)
