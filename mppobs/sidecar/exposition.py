@@ -7,7 +7,6 @@ must not hold up the fold. Counters are exact decimals of the integers that the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from itertools import accumulate
 from typing import Final, NamedTuple
@@ -15,7 +14,7 @@ from typing import Final, NamedTuple
 from mppobs.catalog.metrics import METRICS, Metric, Type
 from mppobs.clock import Clock, SystemClock
 from mppobs.sidecar.aggregates import Exemplar, Histogram, Summary
-from mppobs.sidecar.families import FAMILIES, Figure, Labels
+from mppobs.sidecar.families import FAMILIES, Counts, Figure, Labels, Moment
 from mppobs.sidecar.view import View
 
 TEXT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -95,12 +94,13 @@ class Renderer:
         """Return the whole exposition."""
         began = self._clock.monotonic_ns()
         view = replace(view, tool=replace(view.tool, scrape_seconds=self._took))
+        moment = Moment(view, now_ns)
         out: list[str] = []
         for metric in METRICS:
             if view.agent and not metric.name.startswith("mppobs_"):
                 continue
             _head(out, metric, openmetrics=openmetrics)
-            for values, figure in FAMILIES[metric.name](view, now_ns):
+            for values, figure in FAMILIES[metric.name](moment):
                 if figure is not None:
                     _samples(out, metric, self._labels(metric, values), figure, exemplars=openmetrics)
         if openmetrics:
@@ -185,7 +185,7 @@ def _samples(out: list[str], metric: Metric, labels: str, figure: Figure, *, exe
             _by_label(out, metric, labels, figure)
 
 
-def _by_label(out: list[str], metric: Metric, labels: str, figures: Mapping[str, int] | Mapping[str, float]) -> None:
+def _by_label(out: list[str], metric: Metric, labels: str, figures: Counts) -> None:
     """
     Write one sample for each value of the family's last label.
 

@@ -9,24 +9,46 @@ are in the unit.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final
+from functools import cached_property
+from typing import Any, Final
 
 from mppobs.catalog.metrics import QUANTILES
-from mppobs.sidecar.aggregates import Histogram, PipelineTotals, StageTotals, Summary
+from mppobs.sidecar.aggregates import Histogram, PipelineTotals, StageKey, StageTotals, Summary
 from mppobs.sidecar.view import LivePipeline, LiveRun, ToolFigures, View
 from mppobs.version import __version__
 
-Figure = int | float | Mapping[str, int] | Mapping[str, float] | Histogram | Summary | None
+Counts = Mapping[Any, float]
+"""Figures by label value: text or a member of an enumeration of texts (`Mapping` is invariant in its keys)."""
+Figure = float | Counts | Histogram | Summary | None
 Labels = tuple[str, ...]
-Family = Callable[[View, int], Iterator[tuple[Labels, Figure]]]
-"""From a view and the time in nanoseconds to label values (but the last label where the figure maps it) and figures."""
+
+_MEDIAN: Final = QUANTILES.index("0.5")
+_P99: Final = QUANTILES.index("0.99")
+
+
+class Moment:
+    """A view and the time at which it is shown, with what several families need computed once."""
+
+    def __init__(self, view: View, now_ns: int) -> None:
+        self.view = view
+        self.now_ns = now_ns
+
+    @cached_property
+    def quantiles(self) -> dict[StageKey, list[float | None]]:
+        """The catalogue's quantiles of each stage's shard durations in the window, in seconds."""
+        wanted = [float(q) for q in QUANTILES]
+        return {key: totals.sketch.quantiles(wanted, self.now_ns) for key, totals in self.view.stages.items()}
+
+
+Family = Callable[[Moment], Iterator[tuple[Labels, Figure]]]
+"""From a moment to label values (but for the last label where the figure maps it) and figures."""
 
 
 def _pipelines(read: Callable[[PipelineTotals], Figure]) -> Family:
     """Return a family with one figure for each pipeline's totals."""
 
-    def family(view: View, _now_ns: int) -> Iterator[tuple[Labels, Figure]]:
-        for key, totals in view.pipelines.items():
+    def family(moment: Moment) -> Iterator[tuple[Labels, Figure]]:
+        for key, totals in moment.view.pipelines.items():
             yield key, read(totals)
 
     return family
@@ -35,8 +57,8 @@ def _pipelines(read: Callable[[PipelineTotals], Figure]) -> Family:
 def _stages(read: Callable[[StageTotals], Figure]) -> Family:
     """Return a family with one figure for each stage's totals."""
 
-    def family(view: View, _now_ns: int) -> Iterator[tuple[Labels, Figure]]:
-        for key, totals in view.stages.items():
+    def family(moment: Moment) -> Iterator[tuple[Labels, Figure]]:
+        for key, totals in moment.view.stages.items():
             yield key, read(totals)
 
     return family
@@ -45,10 +67,10 @@ def _stages(read: Callable[[StageTotals], Figure]) -> Family:
 def _live(read: Callable[[LivePipeline], Figure]) -> Family:
     """Return a family with one figure for what runs of each pipeline; those with nothing running are there too."""
 
-    def family(view: View, _now_ns: int) -> Iterator[tuple[Labels, Figure]]:
+    def family(moment: Moment) -> Iterator[tuple[Labels, Figure]]:
         nothing = LivePipeline()
-        for key in view.pipelines:
-            yield key, read(view.live.pipelines.get(key, nothing))
+        for key in moment.view.pipelines:
+            yield key, read(moment.view.live.pipelines.get(key, nothing))
 
     return family
 
@@ -56,8 +78,8 @@ def _live(read: Callable[[LivePipeline], Figure]) -> Family:
 def _runs(read: Callable[[LiveRun], Figure], *further: str) -> Family:
     """Return a family with one figure for each of the worst runs; `further` attributes are labels too."""
 
-    def family(view: View, _now_ns: int) -> Iterator[tuple[Labels, Figure]]:
-        for run in view.live.runs[: view.max_runs]:
+    def family(moment: Moment) -> Iterator[tuple[Labels, Figure]]:
+        for run in moment.view.live.runs[: moment.view.max_runs]:
             more = [str(getattr(run, name)) for name in further]
             yield (*run.key, run.job.job_id, *more), read(run)
 
@@ -67,8 +89,8 @@ def _runs(read: Callable[[LiveRun], Figure], *further: str) -> Family:
 def _tool(read: Callable[[ToolFigures], Figure]) -> Family:
     """Return a family of the sidecar itself."""
 
-    def family(view: View, _now_ns: int) -> Iterator[tuple[Labels, Figure]]:
-        yield (), read(view.tool)
+    def family(moment: Moment) -> Iterator[tuple[Labels, Figure]]:
+        yield (), read(moment.view.tool)
 
     return family
 
@@ -76,31 +98,30 @@ def _tool(read: Callable[[ToolFigures], Figure]) -> Family:
 def _own(name: str) -> Family:
     """Return a family that the fold counts by one label."""
 
-    def family(view: View, _now_ns: int) -> Iterator[tuple[Labels, Figure]]:
-        yield (), getattr(view.own, name)
+    def family(moment: Moment) -> Iterator[tuple[Labels, Figure]]:
+        yield (), getattr(moment.view.own, name)
 
     return family
 
 
-def _quantiles(view: View, now_ns: int) -> Iterator[tuple[Labels, Figure]]:
-    for key, totals in view.stages.items():
-        values = {q: totals.sketch.quantile(float(q), now_ns) for q in QUANTILES}
-        yield key, {q: value for q, value in values.items() if value is not None}
+def _quantiles(moment: Moment) -> Iterator[tuple[Labels, Figure]]:
+    for key, values in moment.quantiles.items():
+        yield key, {q: value for q, value in zip(QUANTILES, values, strict=True) if value is not None}
 
 
-def _tail(view: View, now_ns: int) -> Iterator[tuple[Labels, Figure]]:
-    for key, totals in view.stages.items():
-        middle, tail = (totals.sketch.quantile(q, now_ns) for q in (0.5, 0.99))
+def _tail(moment: Moment) -> Iterator[tuple[Labels, Figure]]:
+    for key, values in moment.quantiles.items():
+        middle, tail = values[_MEDIAN], values[_P99]
         yield key, tail / middle if middle and tail is not None else None
 
 
-def _completeness(view: View, _now_ns: int) -> Iterator[tuple[Labels, Figure]]:
-    for key, live in view.live.pipelines.items():
+def _completeness(moment: Moment) -> Iterator[tuple[Labels, Figure]]:
+    for key, live in moment.view.live.pipelines.items():
         yield key, live.recorded / live.dispatched if live.dispatched else None
 
 
-def _stragglers(view: View, _now_ns: int) -> Iterator[tuple[Labels, Figure]]:
-    for rank, found in enumerate(view.live.stragglers[: view.worst_k], 1):
+def _stragglers(moment: Moment) -> Iterator[tuple[Labels, Figure]]:
+    for rank, found in enumerate(moment.view.live.stragglers[: moment.view.worst_k], 1):
         running = found.attempt
         yield (*running.key, running.job.job_id, str(running.shard), str(rank)), found.elapsed
 
@@ -110,22 +131,22 @@ def _clusters(view: View) -> Iterator[str]:
     return iter(dict.fromkeys([*view.clusters, *view.live.workers]))
 
 
-def _workers(view: View, _now_ns: int) -> Iterator[tuple[Labels, Figure]]:
-    for cluster in _clusters(view):
-        yield (cluster,), view.live.workers.get(cluster, {})
+def _workers(moment: Moment) -> Iterator[tuple[Labels, Figure]]:
+    for cluster in _clusters(moment.view):
+        yield (cluster,), moment.view.live.workers.get(cluster, {})
 
 
-def _workers_lost(view: View, _now_ns: int) -> Iterator[tuple[Labels, Figure]]:
-    for cluster in _clusters(view):
-        totals = view.clusters.get(cluster)
+def _workers_lost(moment: Moment) -> Iterator[tuple[Labels, Figure]]:
+    for cluster in _clusters(moment.view):
+        totals = moment.view.clusters.get(cluster)
         yield (cluster,), totals.workers_lost if totals else {}
 
 
-def _journals(view: View, _now_ns: int) -> Iterator[tuple[Labels, Figure]]:
-    yield (), view.live.journals
+def _journals(moment: Moment) -> Iterator[tuple[Labels, Figure]]:
+    yield (), moment.view.live.journals
 
 
-def _build(_view: View, _now_ns: int) -> Iterator[tuple[Labels, Figure]]:
+def _build(_moment: Moment) -> Iterator[tuple[Labels, Figure]]:
     yield (__version__,), 1
 
 
