@@ -17,12 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from mppobs.errors import MppobsError
 from mppobs.model import JobKey
 from mppobs.sidecar.aggregates import ClusterTotals, PipelineKey, PipelineTotals, SelfTotals, StageKey, StageTotals
 from mppobs.sidecar.checkpoint import CheckpointFile, CheckpointFiles
 from mppobs.sidecar.follow import Cursor
 from mppobs.sidecar.store_jobs import JobPage, JobQuery, JobSummary, insert_jobs, merge_pages, select_jobs
-from mppobs.sidecar.store_schema import StateLock, StoreFull, damaged, open_reader, open_writer
+from mppobs.sidecar.store_schema import StateLock, StoreError, StoreFull, damaged, open_reader, open_writer
 from mppobs.sidecar.store_totals import Totals, TotalsRow, totals_of, totals_row
 
 _UPSERT_JOURNAL = (
@@ -86,6 +87,12 @@ class Loaded:
     checkpoint: Checkpoint | None = None
     rounds: list[Round] = field(default_factory=list)
     """Those after the checkpoint, in order."""
+
+
+@dataclass(slots=True)
+class LoadedTotals:
+    """Everything that was counted up to the last commit, in objects of the caller's own."""
+
     pipelines: dict[PipelineKey, PipelineTotals] = field(default_factory=dict)
     stages: dict[StageKey, StageTotals] = field(default_factory=dict)
     clusters: dict[str, ClusterTotals] = field(default_factory=dict)
@@ -118,11 +125,22 @@ class Store:
         self._lock.release()
 
     def load(self) -> Loaded:
-        """Return all that was committed. Raises `StoreError` where a row or the checkpoint is damaged."""
-        try:
+        """Return how far things went and the last checkpoint. Raises `StoreError` where any of it is damaged."""
+        with self._trusting():
             return self._load()
-        except (sqlite3.DatabaseError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-            raise damaged(self.path, f"{type(error).__name__}: {error}") from error
+
+    def totals(self) -> LoadedTotals:
+        """Return what was counted. Raises `StoreError` where any of it is damaged."""
+        loaded = LoadedTotals()
+        with self._trusting(), self._reading() as connection:
+            for row in connection.execute("SELECT kind, key, data, sketch FROM totals"):
+                _place(loaded, totals_of(TotalsRow(*row)))
+        return loaded
+
+    def probe(self) -> None:
+        """Write nothing new, durably. Raises `StoreFull` where even that finds no room or no permission."""
+        with self._transaction() as connection:
+            connection.execute("UPDATE progress SET round = round")
 
     def commit(self, commit: Commit) -> None:
         """Make one round durable, whole. Raises `StoreFull` where there is no room: then nothing of it has happened."""
@@ -198,8 +216,6 @@ class Store:
             loaded.checkpoint = self._load_checkpoint(connection)
             after = loaded.checkpoint.round if loaded.checkpoint else 0
             loaded.rounds = list(_rounds(connection, after, loaded.round))
-            for kind, key, data, sketch in connection.execute("SELECT kind, key, data, sketch FROM totals"):
-                _place(loaded, totals_of(TotalsRow(kind, key, data, sketch)))
             connection.execute("COMMIT")
         return loaded
 
@@ -213,6 +229,16 @@ class Store:
             uuid: Cursor(segment, record, bool(ended)) for uuid, (segment, record, ended) in json.loads(cursors).items()
         }
         return Checkpoint(number, places, parts)
+
+    @contextmanager
+    def _trusting(self) -> Iterator[None]:
+        """Turn whatever reading a damaged row or file runs into to the error that says what to do."""
+        try:
+            yield
+        except (sqlite3.DatabaseError, MppobsError, ValueError, LookupError, TypeError, AttributeError) as error:
+            if isinstance(error, StoreError):
+                raise
+            raise damaged(self.path, f"{type(error).__name__}: {error}") from error
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -253,7 +279,7 @@ def _rounds(connection: sqlite3.Connection, after: int, last: int) -> Iterator[R
         raise ValueError(f"round {expected + 1} is missing")
 
 
-def _place(loaded: Loaded, totals: Totals) -> None:
+def _place(loaded: LoadedTotals, totals: Totals) -> None:
     match totals:
         case PipelineTotals():
             loaded.pipelines[totals.key] = totals

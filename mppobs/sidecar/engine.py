@@ -1,0 +1,305 @@
+"""
+The engine: journals in, committed numbers out, round by round, and the same again after a kill at any instant.
+
+One thread calls `tick`. Everything that is shown is read under `Engine.lock`, which is held from the moment that a
+round begins to change the numbers until its commit: what is seen has been committed. A commit that fails is undone
+by going back to the one before, the way a new process would.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from mppobs.clock import Clock
+from mppobs.sidecar.archive import Archive
+from mppobs.sidecar.decide import decisions
+from mppobs.sidecar.fold import Fold
+from mppobs.sidecar.follow import Block, Cursor, Follower, LiveJournal
+from mppobs.sidecar.own import OwnJournal
+from mppobs.sidecar.pace import EngineSettings, Pace
+from mppobs.sidecar.recovery import RangeReader, recover
+from mppobs.sidecar.running import DecidedJob
+from mppobs.sidecar.store import Checkpoint, Commit, Range, Round, Store
+from mppobs.sidecar.store_jobs import JobPage, JobQuery
+from mppobs.sidecar.store_schema import StoreError, StoreFull
+from mppobs.sidecar.store_totals import Totals
+from mppobs.sidecar.summaries import decided_summary, job_signs, running_summary
+
+_log = logging.getLogger(__name__)
+
+_DAY_NS: Final = 86_400 * 1_000_000_000
+_LAST_TICKS: Final = 1000
+"""Rounds that a stop waits for at the most, so that writers who never rest cannot hold it up."""
+
+
+@dataclass(slots=True)
+class EngineFigures:
+    """What the engine counts of itself since the process began."""
+
+    commits: int = 0
+    records: int = 0
+    fold_ns: int = 0
+    """Time spent folding and committing."""
+    checkpoints: int = 0
+    checkpoint_bytes: int = 0
+    """Size of the newest."""
+    archived_shards: int = 0
+    refused: int = 0
+    """Rounds that could not be committed and were undone."""
+    unreadable: int = 0
+    """Records that were folded before a restart and were gone after it."""
+    failed_hooks: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether numbers are moving, and if not, why not."""
+
+    ok: bool = True
+    message: str = ""
+    since_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TickReport:
+    """What one tick did."""
+
+    records: int = 0
+    more: bool = False
+    """Whether there is likely more to read at once."""
+    decided: int = 0
+    """Jobs that were judged."""
+    committed: bool = True
+    """`False` where the round was undone for want of room."""
+
+
+Hook = Callable[[Sequence[DecidedJob]], None]
+
+
+class Engine:
+    """
+    The aggregator without its network side.
+
+    Making one recovers the state of the last commit; then `tick` or `run` from one thread. `fold`, `live`,
+    `figures` and `health` are for readers that hold `lock`. Hooks are called with the jobs of a round after its
+    commit; one that raises is counted and logged, and a kill in between loses its call, so they are for what may be
+    lost, such as spans. Raises `StoreError` where the store cannot be trusted.
+    """
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        *,
+        clock: Clock,
+        store: Store,
+        archive: Archive,
+        own: OwnJournal,
+        make_fold: Callable[[], Fold],
+        make_follower: Callable[[Mapping[str, Cursor]], Follower],
+        read_range: RangeReader,
+        hooks: Sequence[Hook] = (),
+    ) -> None:
+        self.settings = settings
+        self.store = store
+        self.archive = archive
+        self.lock = threading.RLock()
+        self.figures = EngineFigures()
+        self.live: Sequence[LiveJournal] = ()
+        self._clock = clock
+        self._own = own
+        self._make_fold = make_fold
+        self._make_follower = make_follower
+        self._read_range = read_range
+        self._hooks = hooks
+        self._pace = Pace(settings, clock)
+        self._up_since_ns = self._caught_up_ns = clock.time_ns()
+        self.recover()
+
+    def recover(self) -> None:
+        """Go back to the last commit. Raises `StoreError` where the store cannot be trusted."""
+        with self.lock:
+            found = recover(self.store, self._make_fold, self._read_range)
+            self.fold = found.fold
+            self._follower = self._make_follower(found.loaded.cursors)
+            self._cursors = dict(found.loaded.cursors)
+            self._round = found.loaded.round
+            self._time_ns = found.loaded.time_ns
+            self.figures.unreadable += found.unreadable
+            self._pace.restart()
+            self._say(ok=True, message=f"{found.unreadable} records of running jobs are gone" * bool(found.unreadable))
+
+    def tick(self) -> TickReport:
+        """
+        Read, fold and commit what is there, decide what is due, and tidy up.
+
+        What runs is looked at before the journals are read: an attempt that no longer runs then has its record
+        where the reading finds it, so no job is judged between the two.
+        """
+        began_ns = self._clock.time_ns()
+        if not self._has_room():
+            return TickReport(committed=False)
+        live = self._follower.live() if self._pace.look_due() else None
+        blocks = self._follower.poll(self.settings.poll_bytes)
+        report = self._fold_and_commit(blocks) if blocks else TickReport()
+        if not report.committed:
+            return report
+        if live is not None:
+            self._look(live, decide=not report.more)
+        if not report.more:
+            self._caught_up_ns = began_ns
+        if self._pace.checkpoint_due():
+            self.checkpoint()
+        if self._pace.maintenance_due():
+            self._maintain()
+        return report
+
+    def run(self, stop: threading.Event) -> None:
+        """
+        Tick until told to stop, then read what is left, checkpoint and return.
+
+        An error that is not the store's own is logged, shown in `health` and undone; then it goes on. Raises
+        `StoreError` where the store can no longer be trusted: nothing is counted after that.
+        """
+        while not stop.is_set():
+            try:
+                report = self.tick()
+            except StoreError as error:
+                self._say(ok=False, message=str(error))
+                raise
+            except Exception as error:  # whatever a hostile or damaged journal provokes must not end the service
+                _log.exception("a round failed and is undone")
+                self._undo(f"{type(error).__name__}: {error}")
+                report = TickReport(committed=False)
+            stop.wait(self._pace.pause(records=report.records, more=report.more))
+        self.finish()
+
+    def finish(self) -> None:
+        """Decide nothing more, fold what is there, and leave a checkpoint, so that the next start is quick."""
+        self._own.close()
+        for _ in range(_LAST_TICKS):
+            report = self.tick()
+            if not report.committed or not report.records:
+                break
+        if self._pace.has_folded:
+            self.checkpoint()
+
+    def checkpoint(self) -> None:
+        """Save the state of what runs; then let go the segments and rounds that it makes unnecessary."""
+        point = Checkpoint(self._round, dict(self._cursors), self.fold.dump_running())
+        try:
+            size = self.store.checkpoint(point, self._time_ns)
+        except StoreFull as error:
+            _log.warning("%s", error)
+            self._pace.checkpointed(None)
+            return
+        self._pace.checkpointed(size)
+        self.figures.checkpoints += 1
+        self.figures.checkpoint_bytes = size
+        self._follower.release(point.cursors)
+
+    def jobs(self, query: JobQuery) -> JobPage:
+        """Return a page of jobs, running and decided. From any thread."""
+        with self.lock:
+            return self.store.jobs(query, [running_summary(job) for job in self.fold.running.values()])
+
+    def lag_seconds(self) -> float:
+        """Return how old the oldest bytes may be that are written and not folded."""
+        return max(0, self._clock.time_ns() - self._caught_up_ns) / 1e9
+
+    def _fold_and_commit(self, blocks: Sequence[Block]) -> TickReport:
+        """Fold one round and make it durable, or undo it where there is no room."""
+        began = self._clock.monotonic_ns()
+        with self.lock:
+            number, now = self._round + 1, max(self._clock.time_ns(), self._time_ns)
+            self.fold.round(blocks, now)
+            decided = self.fold.take_decided()
+            try:
+                archived = sum(self.archive.write(job) for job in decided)
+                self.store.commit(self._commit(number, now, blocks, decided))
+            except (StoreFull, OSError) as error:
+                self._undo(f"no room, so nothing is counted until there is: {error}")
+                return TickReport(committed=False)
+            self._round, self._time_ns = number, now
+            self.figures.archived_shards += archived
+        records = sum(len(block.words) for block in blocks)
+        self._committed(blocks, records, began)
+        self._call_hooks(decided)
+        more = sum(block.words.nbytes for block in blocks) >= self.settings.poll_bytes
+        return TickReport(records, more, len(decided))
+
+    def _commit(self, number: int, now_ns: int, blocks: Sequence[Block], decided: Sequence[DecidedJob]) -> Commit:
+        """Return what a round changed."""
+        dirty, fold = self.fold.take_dirty(), self.fold
+        totals: list[Totals] = [fold.pipelines[key] for key in dirty.pipelines]
+        totals += [fold.stages[key] for key in dirty.stages]
+        totals += [fold.clusters[key] for key in dirty.clusters]
+        totals.append(fold.own)
+        return Commit(
+            round=Round(number, now_ns, [Range(b.journal, b.segment, b.first, len(b.words)) for b in blocks]),
+            cursors={block.journal: self._follower.cursors[block.journal] for block in blocks},
+            totals=totals,
+            jobs=[decided_summary(job) for job in decided],
+        )
+
+    def _has_room(self) -> bool:
+        """Return whether the store takes anything again after a failure; nothing is read before it does."""
+        if self.health.ok:
+            return True
+        try:
+            self.store.probe()
+        except StoreFull:
+            self._pace.failed()
+            return False
+        return True
+
+    def _committed(self, blocks: Sequence[Block], records: int, began_ns: int) -> None:
+        """Count a round that is durable."""
+        self._cursors.update({block.journal: self._follower.cursors[block.journal] for block in blocks})
+        self._pace.folded(blocks)
+        self.figures.commits += 1
+        self.figures.records += records
+        self.figures.fold_ns += self._clock.monotonic_ns() - began_ns
+        if not self.health.ok:
+            self._say(ok=True)
+
+    def _undo(self, why: str) -> None:
+        """Go back to the last commit and say why; the journals still hold what was read."""
+        self.figures.refused += 1
+        self._pace.failed()
+        self.recover()
+        self._say(ok=False, message=why)
+
+    def _look(self, live: Sequence[LiveJournal], *, decide: bool) -> None:
+        """Show what runs now, and decide what is due."""
+        now = self._clock.time_ns()
+        with self.lock:
+            self.live = live
+        if decide:
+            signs = job_signs(self.fold, live)
+            found = decisions(signs, now, self.settings.decide, up_since_ns=self._up_since_ns)
+            self._own.say(found, self.fold.running)
+
+    def _maintain(self) -> None:
+        """Let go what retention does not keep."""
+        before = self._clock.time_ns() - round(self.settings.retention_days * _DAY_NS)
+        try:
+            self.store.prune(jobs_before_ns=before, journals_before_ns=before)
+            self.archive.prune(before)
+        except (StoreFull, OSError) as error:
+            # Nothing depends on it: the next look tries again.
+            _log.warning("retention has to wait: %s", error)
+
+    def _call_hooks(self, decided: Sequence[DecidedJob]) -> None:
+        for hook in self._hooks if decided else ():
+            try:
+                hook(decided)
+            except Exception:  # a hook's failure is its own: the jobs are committed
+                self.figures.failed_hooks += 1
+                _log.exception("a hook failed on %d decided jobs", len(decided))
+
+    def _say(self, *, ok: bool, message: str = "") -> None:
+        self.health = Health(ok, message, self._clock.time_ns())
