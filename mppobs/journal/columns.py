@@ -6,6 +6,7 @@ The one module of this package that needs numpy; workers never load it.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -58,6 +59,12 @@ def complete(words: Words) -> Mask:
     """Return which records are complete."""
     result: Mask = np.asarray(words.all(axis=1))
     return result
+
+
+def touched(words: Words) -> int:
+    """Return the number of records up to the last of which anything was written, complete or not."""
+    rows = np.flatnonzero(np.asarray(words.any(axis=1)))
+    return int(rows[-1]) + 1 if len(rows) else 0
 
 
 def kind(words: Words) -> Column:
@@ -121,11 +128,15 @@ def high(words: Words, word: int) -> Column:
     return words[:, word] >> np.uint64(32) & _HIGH
 
 
+def is_in(column: Column | Numbers, values: Collection[int]) -> Mask:
+    """Return which entries of a column are among some values."""
+    chosen: Mask = np.isin(column, np.fromiter(values, dtype=column.dtype, count=len(values)))
+    return chosen
+
+
 def of_kind(words: Words, *kinds: Kind) -> Words:
     """Return the records of some kinds, in their order."""
-    column = kind(words)
-    chosen: Mask = np.isin(column, np.array(kinds, dtype=np.uint64))
-    return words[chosen]
+    return words[is_in(kind(words), kinds)]
 
 
 def ends_inside_text(words: Words) -> int:

@@ -3,11 +3,13 @@ Journals as files: what there is in a directory, and what it says. Standard libr
 
 Every file may have been written by a stranger, or half written by a process that died. So files are opened
 without following links, must be regular and of a possible size, and are read, never mapped: a file that is
-cut short under a mapping kills who looks at it. What is no journal raises `JournalError`.
+cut short under a mapping kills who looks at it. What is no journal raises `JournalError`; what may be one but
+cannot be read now (no permission, no descriptor left, a bad disk) raises the `OSError` of the moment.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -26,6 +28,9 @@ from mppobs.model import AttemptOutcome, Slot
 
 MAX_HEAD_BYTES: Final = fmt.HEAD_BYTES + fmt.MAX_SLOTS * fmt.SLOT_BYTES
 MIN_SEGMENT_BYTES: Final = (fmt.SEALER_RECORDS + 2) * fmt.RECORD_BYTES
+
+_NOT_OURS: Final = frozenset({errno.ENOENT, errno.ELOOP, errno.ENXIO, errno.ENOTDIR})
+"""Errors of `open` that say that there is no such file of ours; others say that it cannot be read now."""
 
 _NAME: Final = re.compile(r"([0-9a-f]{32})(?:\.(\d{1,9})\.segment|\.(journal|lock))", re.ASCII)
 _HEAD: Final = struct.Struct("<26Q")
@@ -111,7 +116,9 @@ def opened(path: Path, max_bytes: int) -> Iterator[tuple[int, int]]:
     try:
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise JournalError(f"{path}: {error.strerror}") from error
+        if error.errno in _NOT_OURS:
+            raise JournalError(f"{path}: {error.strerror}") from error
+        raise
     try:
         found = os.fstat(file)
         if not stat.S_ISREG(found.st_mode):
@@ -119,8 +126,6 @@ def opened(path: Path, max_bytes: int) -> Iterator[tuple[int, int]]:
         if found.st_size > max_bytes:
             raise JournalError(f"{path}: {found.st_size} bytes are more than any journal has")
         yield file, found.st_size
-    except OSError as error:
-        raise JournalError(f"{path}: {error.strerror}") from error
     finally:
         os.close(file)
 
