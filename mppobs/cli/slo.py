@@ -1,0 +1,91 @@
+"""`mppobs slo`: check promises before they are made, and see how they are kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mppobs.slo.lint import Check, Finding, Level, Surroundings, lint
+from mppobs.slo.model import Slo
+from mppobs.slo.spec import read_spec
+from mppobs.yamlfile import load
+
+app = typer.Typer(no_args_is_help=True, help="Service level objectives: check them, compare them, see how they stand.")
+
+_COLOURS = {Level.ERROR: "bold red", Level.WARNING: "yellow"}
+
+
+@app.callback()
+def slo() -> None:
+    """Service level objectives: check them, compare them, see how they stand."""
+
+
+@app.command()
+def check(
+    files: Annotated[list[Path], typer.Argument(help="Files of SLOs; names must be unique over all of them.")],
+    *,
+    scrape: Annotated[int, typer.Option(help="Seconds between Prometheus's scrapes.", min=1)] = 30,
+    retention: Annotated[int, typer.Option(help="Days that Prometheus keeps samples.", min=1)] = 15,
+    max_series: Annotated[int, typer.Option(help="Series that SLOs may add to Prometheus.", min=1)] = 20_000,
+    pipelines: Annotated[
+        str, typer.Option(help="Pipelines that exist, separated by commas; the others are errors.")
+    ] = "",
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 for warnings too.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per finding.")] = False,
+) -> None:
+    """
+    Do the arithmetic on SLOs: alerts that can never fire, budgets under one event, windows that hold no scrapes.
+
+    Exits with 1 where there are errors, 0 otherwise: fit for CI.
+    """
+    known = frozenset(name.strip() for name in pipelines.split(",") if name.strip()) or None
+    slos, findings = _read(files)
+    findings += lint(slos, Surroundings(scrape, retention, max_series, known))
+    if as_json:
+        for finding in findings:
+            typer.echo(json.dumps(dataclasses.asdict(finding)))
+    else:
+        _print(findings, len(slos))
+    worst = {finding.level for finding in findings}
+    raise typer.Exit(1 if Level.ERROR in worst or (strict and worst) else 0)
+
+
+def _read(files: Sequence[Path]) -> tuple[list[Slo], list[Finding]]:
+    """Return the SLOs of all files, and the mistakes in the files as findings."""
+    slos: dict[str, Slo] = {}
+    findings: list[Finding] = []
+    for path in files:
+        spec, errors = read_spec(load(path))
+        findings += [Finding(Level.ERROR, Check.SPEC, "", str(error)) for error in errors]
+        for slo in spec.slos:
+            if slo.full_name in slos:
+                message = str(spec.places[slo.full_name].error(f"{slo.full_name!r} is defined in another file too"))
+                findings.append(Finding(Level.ERROR, Check.SPEC, slo.full_name, message))
+            slos.setdefault(slo.full_name, slo)
+    return list(slos.values()), findings
+
+
+def _print(findings: Sequence[Finding], count: int) -> None:
+    """Show findings as a table, or that there are none."""
+    console = Console()
+    if not findings:
+        console.print(Text(f"{count} SLOs, nothing wrong", style="green"))
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("level", "check", "SLO"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("what is wrong", overflow="fold")
+    for finding in findings:
+        level = Text(finding.level.value, style=_COLOURS[finding.level])
+        table.add_row(level, finding.check.value, finding.slo or "—", Text(finding.message))
+    console.print(table)
+    errors = sum(finding.level is Level.ERROR for finding in findings)
+    console.print(f"\n{count} SLOs: {errors} errors, {len(findings) - errors} warnings")
