@@ -1,0 +1,143 @@
+"""
+The JSON API: jobs, shards, pipelines and indicators, paged, filtered and typed.
+
+Filters that are misspelt are refused with the nearest right word, so that a query never silently selects more
+than was meant. Cursors are opaque: pass `next` back unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Path, Query
+from fastapi.exceptions import RequestValidationError
+
+from mppobs.clock import Clock
+from mppobs.errors import ConfigError, nearest
+from mppobs.sidecar import answers
+from mppobs.sidecar.aggregates import PipelineKey
+from mppobs.sidecar.problems import ProblemError, documented, short
+from mppobs.sidecar.reading import Reading, ShardQuery
+from mppobs.sidecar.schemas import (
+    MAX_LIMIT,
+    MAX_NAME,
+    JobDetail,
+    JobFilters,
+    JobPage,
+    PipelineFilters,
+    PipelineList,
+    RunFilters,
+    ShardFilters,
+    ShardPage,
+    SliFilters,
+    SliReport,
+)  # fmt: skip
+from mppobs.sidecar.store_jobs import JobQuery, JobSummary, PagePlace
+from mppobs.sidecar.view import LivePipeline, View
+
+JobId = Annotated[str, Path(max_length=MAX_NAME, description="The job's name, as whoever ran it gave it.")]
+
+_INVALID: Final = documented(HTTPStatus.UNPROCESSABLE_ENTITY)
+_UNKNOWN: Final = documented(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY)
+
+
+def api_router(reading: Reading, clock: Clock) -> APIRouter:
+    """Return the routes that read. Whoever includes them puts a guard before them where one is needed."""
+    router = APIRouter(prefix="/api/v1")
+    _job_routes(router, reading, clock)
+    _pipeline_routes(router, reading, clock)
+    return router
+
+
+def _job_routes(router: APIRouter, reading: Reading, clock: Clock) -> None:
+    """Add the routes of jobs. A job's name may hold slashes, so the route of its shards comes first."""
+
+    @router.get("/jobs", tags=["jobs"], responses=_INVALID)
+    def jobs(filters: Annotated[JobFilters, Query()]) -> JobPage:
+        """List jobs, newest start first. Jobs that end between two pages are neither repeated nor skipped."""
+        page = reading.jobs(_query(filters), running=filters.state != "finished", finished=filters.state != "running")
+        now = clock.time_ns()
+        return JobPage(jobs=[answers.job(each, now) for each in page.jobs], next=page.next.token if page.next else None)
+
+    @router.get("/jobs/{job_id:path}/shards", tags=["jobs"], responses=_UNKNOWN)
+    def shards(job_id: JobId, filters: Annotated[ShardFilters, Query()]) -> ShardPage:
+        """
+        List the shards of a run: from memory while it runs, from the archive afterwards.
+
+        While a run goes on its shards change, and each page shows what is so when it is asked for.
+        """
+        chosen = _run(reading.runs(job_id), job_id, filters.incarnation)
+        offset, limit = int(filters.cursor or 0), filters.limit
+        slowest = filters.order == "slowest"
+        rows = reading.shards(chosen.key, ShardQuery(filters.stage, filters.outcome, slowest, offset, limit + 1))
+        more = str(offset + limit) if len(rows) > limit else None
+        return ShardPage(shards=[answers.shard(row) for row in rows[:limit]], next=more)
+
+    @router.get("/jobs/{job_id:path}", tags=["jobs"], responses=_UNKNOWN)
+    def job(job_id: JobId, filters: Annotated[RunFilters, Query()]) -> JobDetail:
+        """Show one run: its stages, its cost by kind, what runs of it now, and what holds it up."""
+        runs = reading.runs(job_id)
+        chosen = _run(runs, job_id, filters.incarnation)
+        now = clock.time_ns()
+        with reading.view(now) as view:
+            return answers.job_detail(chosen, view, runs, now, limit=MAX_LIMIT)
+
+
+def _pipeline_routes(router: APIRouter, reading: Reading, clock: Clock) -> None:
+    @router.get("/pipelines", tags=["indicators"], responses=_INVALID)
+    def pipelines(filters: Annotated[PipelineFilters, Query()]) -> PipelineList:
+        """List every pipeline with its main figures."""
+        now = clock.time_ns()
+        with reading.view(now) as view:
+            stages = answers.stages_by_pipeline(view)
+            found = [
+                answers.pipeline(view.pipelines[key], stages[key], view.live.pipelines.get(key, LivePipeline()), now)
+                for key in _chosen(view, filters, None)
+            ]
+        return PipelineList(pipelines=found)
+
+    @router.get("/slis", tags=["indicators"], responses=_UNKNOWN)
+    def slis(filters: Annotated[SliFilters, Query()]) -> SliReport:
+        """Report the indicators M1 to M12 of every pipeline, or of one."""
+        now = clock.time_ns()
+        with reading.view(now) as view:
+            return answers.sli_report(view, _chosen(view, filters, filters.pipeline), now)
+
+
+def _query(filters: JobFilters) -> JobQuery:
+    """Return what the store is asked, or refuse a cursor that is not ours."""
+    try:
+        after = None if filters.cursor is None else PagePlace.parse(filters.cursor)
+    except ConfigError as error:
+        raise RequestValidationError(
+            [{"type": "value_error", "loc": ("query", "cursor"), "msg": str(error)}]
+        ) from error
+    return JobQuery(
+        pipeline=filters.pipeline, tenant=filters.tenant, cluster=filters.cluster, outcome=filters.outcome,
+        since_ns=answers.nanoseconds(filters.since), until_ns=answers.nanoseconds(filters.until), after=after,
+        limit=filters.limit,
+    )  # fmt: skip
+
+
+def _run(runs: Sequence[JobSummary], job_id: str, incarnation: str | None) -> JobSummary:
+    """Return the run that was asked for, or raise `ProblemError` 404."""
+    if not runs:
+        raise ProblemError(HTTPStatus.NOT_FOUND, f"no job {short(job_id)} is known here", "not_found")
+    known = {str(run.key.incarnation): run for run in reversed(runs)}
+    found = runs[0] if incarnation is None else known.get(incarnation)
+    if found is None:
+        hint = nearest(str(incarnation), list(known)[-20:])
+        raise ProblemError(HTTPStatus.NOT_FOUND, f"job {short(job_id)} has no run {incarnation}; {hint}", "not_found")
+    return found
+
+
+def _chosen(view: View, filters: PipelineFilters, pipeline: str | None) -> list[PipelineKey]:
+    """Return the pipelines that pass the filters, in order. A name that none has is refused with the nearest one."""
+    if pipeline is not None and all(key.pipeline != pipeline for key in view.pipelines):
+        known = sorted({key.pipeline for key in view.pipelines})[:1000]
+        hint = nearest(pipeline[:200], known[:20]) if known else "none is known yet"
+        raise ProblemError(HTTPStatus.NOT_FOUND, f"no pipeline {short(pipeline)}; {hint}", "not_found")
+    wanted = ((0, filters.cluster), (1, filters.tenant), (2, pipeline))
+    return sorted(key for key in view.pipelines if all(want is None or key[at] == want for at, want in wanted))

@@ -1,0 +1,414 @@
+"""
+The shapes of the JSON API, with their documentation: seconds, bytes, US dollars, ratios in [0, 1], times in RFC 3339.
+
+Nothing here computes: `mppobs.sidecar.answers` fills these from what the aggregator keeps.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+
+from mppobs.errors import nearest
+from mppobs.model import (
+    AttemptOutcome,
+    CostKind,
+    JobOutcome,
+    Reason,
+    RunKind,
+    ShardOutcome,
+    StragglerCause,
+    Tier,
+)  # fmt: skip
+from mppobs.sidecar.problems import short
+
+MAX_LIMIT = 500
+MAX_NAME = 512
+
+JobState = Literal["running", "finished"]
+
+Seconds = Annotated[float, Field(ge=0)]
+
+
+Name = Annotated[str, Field(max_length=MAX_NAME)]
+Limit = Annotated[int, Field(ge=1, le=MAX_LIMIT)]
+
+
+class Filters(BaseModel):
+    """The base of what may be asked for. A misspelt filter is refused: it must not silently select everything."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_only(cls, values: Any) -> Any:
+        """Name the nearest right word for a parameter that there is none of."""
+        for name in values if isinstance(values, dict) else ():
+            if name not in cls.model_fields:
+                raise ValueError(f"unknown parameter {short(name)}; {nearest(name[:200], cls.model_fields)}")
+        return values
+
+
+class JobFilters(Filters):
+    """Which jobs to list."""
+
+    pipeline: Name | None = None
+    """Only this pipeline."""
+    tenant: Name | None = None
+    """Only this tenant."""
+    cluster: Name | None = None
+    """Only this cluster."""
+    outcome: JobOutcome | None = None
+    """Only jobs that ended so."""
+    state: JobState | None = None
+    """Only jobs that run, or that have been judged."""
+    since: AwareDatetime | None = None
+    """Only jobs that started at this time or later."""
+    until: AwareDatetime | None = None
+    """Only jobs that started before this time."""
+    cursor: Annotated[str, Field(max_length=100)] | None = None
+    """`next` of the page before."""
+    limit: Limit = 100
+    """How many to return at the most."""
+
+
+class RunFilters(Filters):
+    """Which run, where several used one `job_id`."""
+
+    incarnation: Annotated[str, Field(pattern="^[0-9]{1,20}$")] | None = None
+    """The newest where it is not given."""
+
+
+class ShardFilters(RunFilters):
+    """Which shards of a job to list."""
+
+    stage: Name | None = None
+    """Only this stage."""
+    outcome: ShardOutcome | None = None
+    """Only shards that were decided so."""
+    order: Literal["shard", "slowest"] = "shard"
+    """By stage and shard, or longest first."""
+    cursor: Annotated[str, Field(pattern="^[0-9]{1,12}$")] | None = None
+    """`next` of the page before."""
+    limit: Limit = 100
+    """How many to return at the most."""
+
+
+class PipelineFilters(Filters):
+    """Which pipelines."""
+
+    tenant: Name | None = None
+    """Only this tenant."""
+    cluster: Name | None = None
+    """Only this cluster."""
+
+
+class SliFilters(PipelineFilters):
+    """Whose indicators."""
+
+    pipeline: Name | None = None
+    """Only this pipeline."""
+
+
+class Shape(BaseModel):
+    """The base of every shape: frozen, documented by the texts below each field."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True, extra="forbid")
+
+
+class Shards(Shape):
+    """Shards by what became of them. A shard is decided once, however many attempts it took."""
+
+    planned: int
+    """0 where nobody said how many there are."""
+    committed: int
+    failed: int
+    lost: int
+    """Undecided when the job ended."""
+
+
+class Job(Shape):
+    """One run of a pipeline."""
+
+    job_id: str
+    incarnation: str
+    """Tells the runs that used one `job_id` apart: nanoseconds, as text, since they pass what JSON numbers hold."""
+    pipeline: str
+    cluster: str
+    tenant: str
+    owner: str
+    tier: Tier
+    run_kind: RunKind
+    state: JobState
+    """A job is `finished` when it has been judged; until then it is `running`, though it may have an outcome."""
+    outcome: JobOutcome | None
+    """`failure` is the work's fault, `error` the platform's; null until the job has ended."""
+    reason: Reason
+    error_type: str
+    submitted: datetime | None
+    started: datetime | None
+    ended: datetime | None
+    deadline: datetime | None
+    duration_seconds: Seconds | None
+    """End minus submission, queue wait included; of a running job, so far."""
+    queue_seconds: Seconds | None
+    """Start minus submission."""
+    progress_ratio: float | None
+    """Decided over planned shards; null where the plan is not known."""
+    shards: Shards
+    attempts: dict[AttemptOutcome, int]
+    retries: int
+    """Attempts with a number above 0 that are not speculative."""
+    shuffle_read_bytes: int
+    shuffle_written_bytes: int
+    cost_usd: float
+    completeness_ratio: float | None
+    """Attempts recorded over attempts dispatched; null where no coordinator said what it dispatched."""
+    trace_id: str
+    """OpenTelemetry's, in hexadecimal; also what tells this run from all others."""
+
+
+class Stage(Shape):
+    """One stage of one job."""
+
+    stage: str
+    shards: Shards
+    attempts: dict[AttemptOutcome, int]
+    retries: int
+    rows: int
+    shuffle_read_bytes: int
+    shuffle_written_bytes: int
+    wall_seconds: Seconds
+    """Of all attempts, summed."""
+    cpu_seconds: Seconds
+    median_seconds: Seconds | None
+    """Of the durations of committed shards, first start to commit, as the two below."""
+    p99_seconds: Seconds | None
+    max_seconds: Seconds | None
+    tail_ratio: float | None
+    """p99 over median."""
+
+
+class RunningAttempt(Shape):
+    """An attempt that runs now."""
+
+    stage: str
+    shard: int | str
+    attempt: int
+    speculative: bool
+    worker: str
+    node: str
+    started: datetime
+    elapsed_seconds: Seconds
+    progress_ratio: float | None
+    """As the attempt last reported; null where it never did."""
+    checkpoint: datetime | None
+
+
+class Straggler(Shape):
+    """An attempt that runs far longer than its stage's others."""
+
+    stage: str
+    shard: int | str
+    attempt: int
+    elapsed_seconds: Seconds
+    left_seconds: Seconds
+    """Estimated."""
+    cause: StragglerCause
+    evidence: str
+    """What speaks for the cause, in one sentence."""
+    node: str
+
+
+class JobDetail(Job):
+    """One run of a pipeline with all that is known of it."""
+
+    stages: list[Stage]
+    cost_by_kind_usd: dict[CostKind, float]
+    """All but `useful` is waste."""
+    dispatched: int
+    recorded: int
+    predicted_finish: datetime | None
+    """At the present rate; null once the job has ended, or while too little is known."""
+    running: list[RunningAttempt]
+    """At most the 500 that have run longest."""
+    stragglers: list[Straggler]
+    """Worst first."""
+    runs: list[str]
+    """The incarnations that used this `job_id`, newest first."""
+
+
+class JobPage(Shape):
+    """Some jobs, newest start first."""
+
+    jobs: list[Job]
+    next: str | None
+    """Pass it as `cursor` for the page after this one; null where this is the last."""
+
+
+class Shard(Shape):
+    """One shard of one stage of a job."""
+
+    stage: str
+    shard: int | str
+    outcome: ShardOutcome | None
+    """Null while undecided."""
+    attempts: int
+    started: datetime | None
+    """Start of the first attempt."""
+    decided: datetime | None
+    duration_seconds: Seconds | None
+    """First start to commit; null while undecided."""
+    reason: Reason
+    error_type: str
+    """Of the attempt that failed last."""
+    input_bytes: int
+    rows: int
+    shuffle_read_bytes: int
+    shuffle_written_bytes: int
+
+
+class ShardPage(Shape):
+    """Some shards of a job."""
+
+    shards: list[Shard]
+    next: str | None
+    """Pass it as `cursor` for the page after this one; null where this is the last."""
+
+
+class Pipeline(Shape):
+    """Recurring work, with what was counted since the store was made."""
+
+    pipeline: str
+    cluster: str
+    tenant: str
+    owner: str
+    tier: Tier
+    stages: list[str]
+    jobs_running: int
+    jobs: dict[JobOutcome, int]
+    shards: dict[ShardOutcome, int]
+    shard_success_ratio: float | None
+    p50_seconds: Seconds | None
+    """Quantiles of the durations of shards committed in the last hour."""
+    p95_seconds: Seconds | None
+    p99_seconds: Seconds | None
+    retry_ratio: float | None
+    cost_usd: float
+    cost_per_job_usd: float | None
+    completeness_ratio: float | None
+
+
+class PipelineList(Shape):
+    """Every pipeline, by cluster, tenant and name."""
+
+    pipelines: list[Pipeline]
+
+
+class SliPart(Shape):
+    """A figure that an indicator is made of, or that stands beside it."""
+
+    name: str
+    value: float | None
+    unit: str
+
+
+class Sli(Shape):
+    """One indicator of one pipeline."""
+
+    key: str
+    title: str
+    definition: str
+    unit: str
+    """`seconds`, `bytes`, `usd`, `ratio`, or empty for a count."""
+    headline: str
+    """What the value is, such as `p99`."""
+    value: float | None
+    """Null where nothing has happened that it could be computed from."""
+    parts: list[SliPart]
+    metrics: list[str]
+    """The Prometheus metrics that carry it."""
+
+
+class PipelineSlis(Shape):
+    """The indicators of one pipeline, keyed M1 to M12."""
+
+    pipeline: str
+    cluster: str
+    tenant: str
+    indicators: dict[str, Sli]
+
+
+class SliReport(Shape):
+    """The indicators of every pipeline that was asked for."""
+
+    computed: datetime
+    pipelines: list[PipelineSlis]
+
+
+class Check(Shape):
+    """One condition of being ready."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+class Health(Shape):
+    """The process lives."""
+
+    status: Literal["alive"] = "alive"
+    version: str
+
+
+class Readiness(Shape):
+    """Whether figures can be trusted to be current, and if not, why."""
+
+    ready: bool
+    checks: list[Check]
+
+
+class Acknowledged(Shape):
+    """How far a segment is durable here."""
+
+    acknowledged: int
+    """Bytes. After a conflict, where to go on from."""
+
+
+class SlotState(Shape):
+    """An attempt or a job that runs in a worker, as its slot says."""
+
+    index: Annotated[int, Field(ge=0, lt=2**16)]
+    context_id: Annotated[int, Field(ge=0, lt=2**31)]
+    start_ns: Annotated[int, Field(ge=0, lt=2**63)]
+    is_job: bool = False
+    shard_key: Annotated[int, Field(ge=0, lt=2**62)] = 0
+    attempt: Annotated[int, Field(ge=0, lt=2**16)] = 0
+    speculative: bool = False
+    progress: Annotated[float, Field(ge=0, le=1)] | None = None
+    progressed_ns: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    checkpoint_ns: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+
+class JournalState(Shape):
+    """What runs in the process that writes one journal."""
+
+    journal: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
+    alive: bool
+    pid: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    slots: Annotated[list[SlotState], Field(max_length=4096)] = []
+
+
+class LiveReport(Shape):
+    """What runs now below one agent; replaces its report before."""
+
+    agent: Annotated[str, Field(min_length=1, max_length=200)]
+    journals: Annotated[list[JournalState], Field(max_length=10_000)]
+
+
+class Accepted(Shape):
+    """The report is in force until the next one, or until it is too old."""
+
+    journals: int
