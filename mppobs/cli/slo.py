@@ -13,13 +13,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mppobs.slo.diff import diff
 from mppobs.slo.lint import Check, Finding, Level, Surroundings, lint
 from mppobs.slo.model import Slo
-from mppobs.slo.spec import read_spec
+from mppobs.slo.spec import load_spec, read_spec
 from mppobs.yamlfile import load
 
 app = typer.Typer(no_args_is_help=True, help="Service level objectives: check them, compare them, see how they stand.")
 
+_CHANGE_COLOURS = {"added": "green", "removed": "red", "changed": "yellow"}
 _COLOURS = {Level.ERROR: "bold red", Level.WARNING: "yellow"}
 
 
@@ -56,6 +58,28 @@ def check(
         _print(findings, len(slos))
     worst = {finding.level for finding in findings}
     raise typer.Exit(1 if Level.ERROR in worst or (strict and worst) else 0)
+
+
+@app.command("diff")
+def compare(
+    old: Annotated[Path, typer.Argument(help="The file as it is.")],
+    new: Annotated[Path, typer.Argument(help="The file as it will be.")],
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per changed SLO.")] = False,
+) -> None:
+    """Say in words what a change means: what pages at which error rate, how fast, and what starts anew."""
+    changes = diff(load_spec(old).slos, load_spec(new).slos)
+    if as_json:
+        for change in changes:
+            typer.echo(json.dumps(dataclasses.asdict(change)))
+        return
+    console = Console()
+    for change in changes:
+        console.print(Text.assemble((change.slo, "bold"), " ", (change.what, _CHANGE_COLOURS[change.what])))
+        for line in change.lines:
+            console.print(Text(f"  {line}"))
+    if not changes:
+        console.print("no change")
 
 
 def _read(files: Sequence[Path]) -> tuple[list[Slo], list[Finding]]:

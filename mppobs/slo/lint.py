@@ -162,7 +162,7 @@ def _windows(slo: Slo, where: Surroundings) -> Iterator[Finding]:
         yield _finding(
             slo, Level.ERROR, Check.WINDOW_TOO_SHORT,
             f"the {window_name(leg.short_seconds)} window of leg {leg.name!r} holds fewer than {SCRAPES_PER_WINDOW} "
-            f"scrapes at one every {where.scrape_seconds} s: make it {leg.short_seconds // SCRAPES_PER_WINDOW} s or less",
+            f"scrapes at one every {where.scrape_seconds} s: {leg.short_seconds // SCRAPES_PER_WINDOW} s will do",
         )  # fmt: skip
     longest = max((leg.long_seconds for leg in legs_of(slo)), default=0)
     if longest > where.retention_days * DAY:
