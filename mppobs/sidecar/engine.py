@@ -15,16 +15,18 @@ from dataclasses import dataclass
 from typing import Final
 
 from mppobs.clock import Clock
-from mppobs.sidecar.archive import Archive
+from mppobs.model import JobKey
+from mppobs.sidecar.archive import Archive, select_shards, shard_table
 from mppobs.sidecar.decide import decisions
 from mppobs.sidecar.fold import Fold
 from mppobs.sidecar.follow import Block, Cursor, Follower, LiveJournal
 from mppobs.sidecar.own import OwnJournal
 from mppobs.sidecar.pace import EngineSettings, Pace
+from mppobs.sidecar.reading import ShardQuery, ShardRow
 from mppobs.sidecar.recovery import RangeReader, recover
 from mppobs.sidecar.running import DecidedJob
 from mppobs.sidecar.store import Checkpoint, Commit, Range, Round, Store
-from mppobs.sidecar.store_jobs import JobPage, JobQuery
+from mppobs.sidecar.store_jobs import MAX_PAGE, JobPage, JobQuery, JobSummary
 from mppobs.sidecar.store_schema import StoreError, StoreFull
 from mppobs.sidecar.store_totals import Totals
 from mppobs.sidecar.summaries import decided_summary, job_signs, running_summary
@@ -201,10 +203,25 @@ class Engine:
         self.figures.checkpoint_bytes = size
         self._follower.release(point.cursors)
 
-    def jobs(self, query: JobQuery) -> JobPage:
-        """Return a page of jobs, running and decided. From any thread."""
+    def jobs(self, query: JobQuery, *, running: bool = True, finished: bool = True) -> JobPage:
+        """Return a page of jobs: of those that are not settled, of those that are, or of both. From any thread."""
         with self.lock:
-            return self.store.jobs(query, [running_summary(job) for job in self.fold.running.values()])
+            jobs = self.fold.running.values() if running else ()
+            return self.store.jobs(query, map(running_summary, jobs), finished=finished)
+
+    def runs(self, job_id: str) -> list[JobSummary]:
+        """Return the runs that used a job ID, newest first. From any thread."""
+        return self.jobs(JobQuery(job_id=job_id, limit=MAX_PAGE)).jobs
+
+    def shards(self, key: JobKey, query: ShardQuery) -> list[ShardRow]:
+        """Return shards of a job: as they stand while it is not settled, else from the archive. From any thread."""
+        with self.lock:
+            job = self.fold.running.get(key)
+            table = shard_table(job.stages.values(), job.workers, job.errors) if job else None
+        if table is not None:
+            return select_shards(table, query)
+        summary = self.store.job(key)
+        return self.archive.shards(summary, query) if summary else []
 
     def lag_seconds(self) -> float:
         """Return how old the oldest bytes may be that are written and not folded."""
@@ -217,9 +234,10 @@ class Engine:
             number, now = self._round + 1, max(self._clock.time_ns(), self._time_ns)
             self.fold.round(blocks, now)
             decided = self.fold.take_decided()
+            summaries = [decided_summary(job) for job in decided]
             try:
-                archived = sum(self.archive.write(job) for job in decided)
-                self.store.commit(self._commit(number, now, blocks, decided))
+                archived = sum(map(self.archive.write, decided, summaries))
+                self.store.commit(self._commit(number, now, blocks, summaries))
             except (StoreFull, OSError) as error:
                 self._undo(f"no room, so nothing is counted until there is: {error}")
                 return TickReport(committed=False)
@@ -231,7 +249,7 @@ class Engine:
         more = sum(block.words.nbytes for block in blocks) >= self.settings.poll_bytes
         return TickReport(records, more, len(decided))
 
-    def _commit(self, number: int, now_ns: int, blocks: Sequence[Block], decided: Sequence[DecidedJob]) -> Commit:
+    def _commit(self, number: int, now_ns: int, blocks: Sequence[Block], jobs: list[JobSummary]) -> Commit:
         """Return what a round changed."""
         dirty, fold = self.fold.take_dirty(), self.fold
         totals: list[Totals] = [fold.pipelines[key] for key in dirty.pipelines]
@@ -242,7 +260,7 @@ class Engine:
             round=Round(number, now_ns, [Range(b.journal, b.segment, b.first, len(b.words)) for b in blocks]),
             cursors={block.journal: self._follower.cursors[block.journal] for block in blocks},
             totals=totals,
-            jobs=[decided_summary(job) for job in decided],
+            jobs=jobs,
         )
 
     def _has_room(self) -> bool:
@@ -279,7 +297,7 @@ class Engine:
         with self.lock:
             self.live = live
         if decide:
-            signs = job_signs(self.fold, live)
+            signs = job_signs(self.fold.running, live, self.fold.resolve)
             found = decisions(signs, now, self.settings.decide, up_since_ns=self._up_since_ns)
             self._own.say(found, self.fold.running)
 

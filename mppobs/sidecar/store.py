@@ -190,10 +190,12 @@ class Store:
             connection.execute("DELETE FROM journals WHERE ended AND time_ns < ?", (journals_before_ns,))
         return gone
 
-    def jobs(self, query: JobQuery, running: Iterable[JobSummary] = ()) -> JobPage:
-        """Return a page of jobs: decided ones from the store, and those of `running` that the query admits."""
-        with self._reading() as connection:
-            decided = select_jobs(connection, query)
+    def jobs(self, query: JobQuery, running: Iterable[JobSummary] = (), *, finished: bool = True) -> JobPage:
+        """Return a page of jobs: decided ones if wanted, and those of `running` that the query admits."""
+        decided: list[JobSummary] = []
+        if finished:
+            with self._reading() as connection:
+                decided = select_jobs(connection, query)
         return merge_pages(list(running), decided, query)
 
     def runs(self, job_id: str) -> list[JobSummary]:

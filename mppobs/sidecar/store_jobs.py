@@ -116,7 +116,6 @@ class JobQuery:
     tenant: str | None = None
     cluster: str | None = None
     outcome: JobOutcome | None = None
-    state: str | None = None
     job_id: str | None = None
     since_ns: int | None = None
     """Jobs that started at this time or later."""
@@ -130,7 +129,7 @@ class JobQuery:
         """Return whether a job passes the filters and comes after the page before."""
         wanted = (
             (self.pipeline, job.pipeline), (self.tenant, job.key.tenant), (self.cluster, job.key.cluster),
-            (self.outcome, job.outcome), (self.state, job.state), (self.job_id, job.key.job_id),
+            (self.outcome, job.outcome), (self.job_id, job.key.job_id),
         )  # fmt: skip
         return (
             all(want is None or want == have for want, have in wanted)
@@ -175,8 +174,6 @@ def insert_jobs(connection: sqlite3.Connection, jobs: list[JobSummary]) -> None:
 
 def select_jobs(connection: sqlite3.Connection, query: JobQuery) -> list[JobSummary]:
     """Return the decided jobs that a query admits, one more than its page holds where there are more."""
-    if query.state not in (None, "settled"):
-        return []
     where, values = _conditions(query)
     sql = f"SELECT data FROM jobs {where} ORDER BY start_ns DESC, uid DESC LIMIT ?"
     return [from_json(data) for (data,) in connection.execute(sql, (*values, min(query.limit, MAX_PAGE) + 1))]

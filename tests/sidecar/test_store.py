@@ -215,7 +215,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["header", "page", "text", "foreign", "newer", "gone"])
 def test_a_database_that_cannot_be_trusted_is_refused(tmp_path: Path, damage: str) -> None:
-    """Damage, another program's file, a newer schema, a file gone: an error names the file; nothing starts from zero."""
+    """Damage, another program's file, a newer schema, a file gone: refused by name, never from zero."""
     store = Store(tmp_path)
     store.commit(commit(1, totals=[pipeline_totals()], jobs=[job(number) for number in range(200)]))
     store.checkpoint(Checkpoint(1, {}, {"jobs": b""}), 1)
@@ -238,7 +238,7 @@ def test_a_database_that_cannot_be_trusted_is_refused(tmp_path: Path, damage: st
     elif damage == "gone":
         path.unlink()
 
-    with pytest.raises(StoreError, match="mppobs.db"):
+    with pytest.raises(StoreError, match=r"mppobs\.db"):
         Store(tmp_path).load()
 
 
@@ -286,7 +286,7 @@ def some_jobs() -> list[JobSummary]:
 queries = st.builds(
     JobQuery, pipeline=st.sampled_from([None, "etl", "train", "none"]), tenant=st.sampled_from([None, "a"]),
     outcome=st.sampled_from([None, JobOutcome.SUCCESS, JobOutcome.ERROR]),
-    state=st.sampled_from([None, None, "settled", "running"]), job_id=st.sampled_from([None, None, "job-3"]),
+    job_id=st.sampled_from([None, None, "job-3"]),
     since_ns=st.sampled_from([None, 300, -(2**70)]), until_ns=st.sampled_from([None, 900, 2**70]),
     limit=st.integers(1, 50),
 )  # fmt: skip
