@@ -1,0 +1,80 @@
+"""The TPC-H plans give DuckDB's answers, whatever the cut of the data, and the check would notice if they did not."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from mppobs.executor.task import TaskInput
+from mppobs.workloads.data import Dataset, make_dataset
+from mppobs.workloads.tpch import Q1, Q3, QUERIES, Query, check
+from mppobs.workloads.trouble import Trouble, strike, with_trouble
+from tests.workloads.serial import run_serially
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Return small data in few parts."""
+    return make_dataset(tmp_path_factory.mktemp("tpch"), 0.01, 6)
+
+
+@pytest.mark.parametrize("query", QUERIES, ids=lambda query: query.key)
+def test_answers_are_those_of_duckdb(query: Query, dataset: Dataset) -> None:
+    """Run one shard after the other, each plan gives DuckDB's answer: every row, every digit, in order."""
+    verdict = check(run_serially(query.plan(dataset)), query.expected(dataset))
+
+    assert verdict.difference == ""
+    assert verdict.rows == {"Q1": 4, "Q3": 10}[query.key]
+
+
+@pytest.mark.parametrize("query", QUERIES, ids=lambda query: query.key)
+def test_tiny_data_in_many_parts_works_too(query: Query, tmp_path: Path) -> None:
+    """Shards and partitions without a single row change nothing."""
+    tiny = make_dataset(tmp_path, 0.001, 24)
+
+    assert check(run_serially(query.plan(tiny)), query.expected(tiny)).difference == ""
+
+
+def test_largest_stages_have_a_shard_for_each_part(dataset: Dataset) -> None:
+    """Scans have one shard per file and exchanges feed half as many; both queries end in one."""
+    q1, q3 = Q1.plan(dataset), Q3.plan(dataset)
+
+    assert [q1.shard_count(stage.name) for stage in q1.stages] == [6, 3, 1]
+    assert [q3.shard_count(stage.name) for stage in q3.stages] == [6, 6, 3, 6, 3, 1]
+
+
+def test_the_check_sees_a_wrong_cent_and_a_wrong_order() -> None:
+    """One cent, one missing row or two swapped rows are differences, and the message says where."""
+    right = [(1, Decimal("10.01")), (2, Decimal("10.00"))]
+    good = pa.table({"key": [1, 2], "sum": [Decimal("10.01"), Decimal("10.00")]})
+
+    assert check(good, right).ok
+    assert check(good, [right[0], (2, Decimal("10.01"))]).difference == "row 1, sum: 10.00, expected 10.01"
+    assert not check(good, right[::-1]).ok
+    assert check(good, right[:1]).difference == "2 rows, expected 1"
+
+
+def test_trouble_reaches_the_shards_that_it_is_for(dataset: Dataset) -> None:
+    """A fault is among the arguments of its shard alone; the plan is otherwise the same."""
+    plan = Q3.plan(dataset)
+    troubled = with_trouble(plan, "lineitems", {2: Trouble.RAISE})
+    faults = {part.shard: part.arguments.get("trouble") for part in troubled.stage("lineitems").shards or ()}
+
+    assert faults == {0: None, 1: None, 2: "raise", 3: None, 4: None, 5: None}
+    assert [stage.name for stage in troubled.stages] == [stage.name for stage in plan.stages]
+    assert troubled.stage("orders") == plan.stage("orders")
+
+
+def test_trouble_strikes_once() -> None:
+    """A first attempt raises what it was told to, the second goes through, and a shard without a fault always does."""
+
+    def attempt(number: int, **arguments: str) -> TaskInput:
+        return TaskInput("j", "s", 1, number, arguments, lambda stage: iter(()))
+
+    with pytest.raises(OSError, match="s/1: read failed, on purpose"):
+        strike(attempt(0, trouble="raise"))
+    strike(attempt(1, trouble="raise"))
+    strike(attempt(0))
