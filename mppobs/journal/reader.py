@@ -32,7 +32,7 @@ MIN_SEGMENT_BYTES: Final = (fmt.SEALER_RECORDS + 2) * fmt.RECORD_BYTES
 _NOT_OURS: Final = frozenset({errno.ENOENT, errno.ELOOP, errno.ENXIO, errno.ENOTDIR})
 """Errors of `open` that say that there is no such file of ours; others say that it cannot be read now."""
 
-_NAME: Final = re.compile(r"([0-9a-f]{32})(?:\.(\d{1,9})\.segment|\.(journal|lock))", re.ASCII)
+_NAME: Final = re.compile(r"([0-9a-f]{32})(?:\.(\d{6,9})\.segment|\.(journal|lock))", re.ASCII)
 _HEAD: Final = struct.Struct("<26Q")
 _SLOT: Final = struct.Struct("<8Q")
 
@@ -168,7 +168,7 @@ def read_slots(path: Path) -> list[Slot]:
 
 def _slot(index: int, words: tuple[int, ...]) -> Slot | None:
     identity, shard, start = words[SlotWord.IDENTITY], words[SlotWord.SHARD], words[SlotWord.START]
-    if words[SlotWord.CHECK] != identity ^ shard ^ start ^ fmt.SLOT_SALT or start <= words[SlotWord.SETTLED_NS]:
+    if words[SlotWord.CHECK] != identity ^ shard ^ start ^ fmt.SLOT_SALT or start == words[SlotWord.SETTLED_NS]:
         return None
     kind, progress = identity & 0xFF, words[SlotWord.PROGRESS]
     if kind not in (fmt.SLOT_ATTEMPT, fmt.SLOT_JOB):

@@ -312,7 +312,8 @@ def _write(files: JournalFiles, last: _Segment | None, records: Sequence[SealRec
     for first in range(0, len(records), RECORDS_PER_SEGMENT):
         part = records[first : first + RECORDS_PER_SEGMENT]
         contexts = {getattr(record, "context_id", 0) for record in part}
-        opening = opening_for(last.words, contexts) if last is not None else b""
+        shards = {record.shard_key for record in part if isinstance(record, AttemptRecord)}
+        opening = opening_for(last.words, contexts, shards) if last is not None else b""
         _write_segment(files, index, now, opening + b"".join(encode(record, _no_text) for record in part))
         index += 1
 
