@@ -162,8 +162,11 @@ def shard(row: ShardRow) -> schemas.Shard:
         duration_seconds=max(0, row.duration_ns) / _NS if row.outcome else None,
         reason=row.reason,
         error_type=row.error_type,
+        worker=row.worker,
+        node=row.node,
+        wall_seconds=max(0.0, row.wall_seconds),
+        cpu_seconds=max(0.0, row.cpu_seconds),
         input_bytes=row.input_bytes,
-        rows=row.rows,
         shuffle_read_bytes=row.shuffle_read,
         shuffle_written_bytes=row.shuffle_written,
     )

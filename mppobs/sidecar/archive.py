@@ -212,6 +212,8 @@ def _row(values: Mapping[str, Any]) -> ShardRow:
         first_start_ns=values["first_start"] or 0, decided_ns=values["decided"] or 0,
         duration_ns=values["duration_ns"] or 0, reason=Reason(values["reason"] or Reason.NONE),
         error_type=values["error_type"] or "", input_bytes=round(values["input_bytes"]),
+        worker=values["worker"] or "", node=values["node"] or "", wall_seconds=values["wall_seconds"],
+        cpu_seconds=values["cpu_seconds"],
         shuffle_read=round(values["shuffle_read"]), shuffle_written=round(values["shuffle_written"]),
     )  # fmt: skip
 

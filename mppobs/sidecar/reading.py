@@ -8,9 +8,18 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mppobs.model import JobKey, Reason, Shard, ShardOutcome
-from mppobs.sidecar.schemas import Check
 from mppobs.sidecar.store_jobs import JobPage, JobQuery, JobSummary
 from mppobs.sidecar.view import View
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One condition of being ready."""
+
+    name: str
+    ok: bool
+    detail: str = ""
+    """What is wrong, or a figure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +36,11 @@ class ShardRow:
     reason: Reason = Reason.NONE
     error_type: str = ""
     input_bytes: int = 0
-    rows: int = 0
+    worker: str = ""
+    """Which ran its first success, or else its newest attempt; what follows is of that attempt too."""
+    node: str = ""
+    wall_seconds: float = 0.0
+    cpu_seconds: float = 0.0
     shuffle_read: int = 0
     shuffle_written: int = 0
 

@@ -30,8 +30,6 @@ MAX_NAME = 512
 JobState = Literal["running", "finished"]
 
 Seconds = Annotated[float, Field(ge=0)]
-
-
 Name = Annotated[str, Field(max_length=MAX_NAME)]
 Limit = Annotated[int, Field(ge=1, le=MAX_LIMIT)]
 
@@ -265,7 +263,11 @@ class Shard(Shape):
     error_type: str
     """Of the attempt that failed last."""
     input_bytes: int
-    rows: int
+    worker: str
+    """Which ran its first success, or else its newest attempt; what follows is of that attempt too."""
+    node: str
+    wall_seconds: Seconds
+    cpu_seconds: Seconds
     shuffle_read_bytes: int
     shuffle_written_bytes: int
 

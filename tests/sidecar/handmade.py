@@ -24,8 +24,8 @@ from mppobs.model import (
     Tier,
 )  # fmt: skip
 from mppobs.sidecar.aggregates import PipelineKey, PipelineTotals, StageKey, StageTotals
-from mppobs.sidecar.reading import ShardQuery, ShardRow
-from mppobs.sidecar.schemas import Check, LiveReport
+from mppobs.sidecar.reading import Check, ShardQuery, ShardRow
+from mppobs.sidecar.schemas import LiveReport
 from mppobs.sidecar.settings import SidecarSettings
 from mppobs.sidecar.store_jobs import JobPage, JobQuery, JobSummary, StageSummary, merge_pages
 from mppobs.sidecar.view import Live, LiveAttempt, LivePipeline, LiveStraggler, View
