@@ -94,14 +94,20 @@ def _add(app: typer.Typer, name: str, command: Command) -> None:
         app.command(name)(found)
 
 
-def _options(
-    *,
-    version: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True),
-) -> None:
-    """Take the options that stand before any command."""
-    if version:
+def _exit_with_version(asked: bool) -> None:
+    """Answer `--version`, which needs no command."""
+    if asked:
         _print_version()
         raise typer.Exit
+
+
+def _options(
+    *,
+    version: bool = typer.Option(
+        False, "--version", help="Print the version and exit.", is_eager=True, callback=_exit_with_version
+    ),
+) -> None:
+    """Take the options that stand before any command."""
 
 
 def _print_version() -> None:
