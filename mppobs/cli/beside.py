@@ -16,6 +16,7 @@ from typing import Any, Final, Self
 
 import httpx
 
+from mppobs.cli.client import SidecarClient, SidecarError
 from mppobs.errors import MppobsError
 
 _ENV_PREFIX: Final = "MPPOBS_SIDECAR_"
@@ -26,7 +27,7 @@ _LIVE: Final = ("M7", "M11")
 """Indicators of the present moment."""
 
 
-class SidecarError(MppobsError):
+class BesideError(MppobsError):
     """Raised when the sidecar does not start, or does not judge the jobs in time. The message has its last words."""
 
 
@@ -50,8 +51,8 @@ class SidecarProcess:
             "SETTLE_SECONDS": "2",
         }
         self._child: subprocess.Popen[bytes] | None = None
-        self._client = httpx.Client(timeout=5.0)
         self.url = ""
+        """Where it listens, once it is ready."""
 
     def __enter__(self) -> Self:
         """Start it and wait until it is ready."""
@@ -78,7 +79,6 @@ class SidecarProcess:
 
     def stop(self) -> None:
         """Stop it gracefully, or else by force. May be called twice."""
-        self._client.close()
         if self._child is None:
             return
         self._child.terminate()
@@ -94,26 +94,18 @@ class SidecarProcess:
         if self._child is not None:
             self._child.wait()
 
-    def get(self, path: str, **parameters: str) -> Any:
-        """Return an answer of the API, `path` without `/api/v1/`. Raises `SidecarError` where there is none."""
-        try:
-            answer = self._client.get(f"{self.url}/api/v1/{path}", params=parameters)
-            answer.raise_for_status()
-            return answer.json()
-        except httpx.HTTPError as error:
-            raise SidecarError(f"{self.url}/api/v1/{path}: {error}{self._last_words()}") from error
-
     def indicators(self) -> list[dict[str, Any]]:
-        """Return the indicators of every pipeline, as the API has them now."""
-        found: list[dict[str, Any]] = self.get("slis")["pipelines"]
+        """Return the indicators of every pipeline, as the API has them now. Raises `SidecarError`."""
+        with SidecarClient(self.url, timeout=5.0) as client:
+            found: list[dict[str, Any]] = client.get("/slis")["pipelines"]
         return found
 
     def wait_until_judged(self, job_ids: Collection[str], seconds: float) -> None:
-        """Wait until each of the jobs has been judged. Raises `SidecarError` that names those that were not in time."""
+        """Wait until each of the jobs has been judged. Raises `BesideError` that names those that were not in time."""
         deadline = time.monotonic() + seconds
         while missing := set(job_ids) - self._judged():
             if time.monotonic() > deadline:
-                raise SidecarError(f"not judged within {seconds:g} s: {', '.join(sorted(missing))}{self._last_words()}")
+                raise BesideError(f"not judged within {seconds:g} s: {', '.join(sorted(missing))}{self._last_words()}")
             time.sleep(0.1)
 
     @property
@@ -121,15 +113,16 @@ class SidecarProcess:
         return self._directory / "sidecar.log"
 
     def _judged(self) -> set[str]:
-        return {job["job_id"] for job in self.get("jobs", state="finished", limit="500")["jobs"]}
+        with SidecarClient(self.url, timeout=5.0) as client:
+            return {job["job_id"] for job in client.pages("/jobs", "jobs", {"state": "finished"}, limit=1000)}
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + _START_SECONDS
         while not self._is_ready():
             if self._child is None or self._child.poll() is not None:
-                raise SidecarError(f"the sidecar did not start{self._last_words()}")
+                raise BesideError(f"the sidecar did not start{self._last_words()}")
             if time.monotonic() > deadline:
-                raise SidecarError(f"the sidecar was not ready within {_START_SECONDS:g} s{self._last_words()}")
+                raise BesideError(f"the sidecar was not ready within {_START_SECONDS:g} s{self._last_words()}")
             time.sleep(0.05)
 
     def _is_ready(self) -> bool:
@@ -138,7 +131,7 @@ class SidecarProcess:
             return False
         self.url = f"http://127.0.0.1:{port}"
         with suppress(httpx.TransportError):  # not listening yet: asked again until time is up
-            return self._client.get(f"{self.url}/readyz").is_success
+            return httpx.get(f"{self.url}/readyz", timeout=5.0).is_success
         return False
 
     def _last_words(self) -> str:

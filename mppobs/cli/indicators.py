@@ -14,30 +14,20 @@ from rich.table import Table
 from rich.text import Text
 
 from mppobs.catalog.indicators import INDICATORS
-from mppobs.units import human_bytes, human_seconds, human_usd
+from mppobs.cli import show
 
 Sli = Mapping[str, Any]
 """One indicator of `/api/v1/slis`."""
 
-_UNITS: Final[Mapping[str, Callable[[float], str]]] = {
-    "seconds": human_seconds,
-    "bytes": human_bytes,
-    "usd": human_usd,
-}
 
-
-def show(value: float | None, unit: str) -> str:
+def written(value: float | None, unit: str) -> str:
     """
-    Return a value as people read it; a dash for what is not known.
+    Return a value of the API as people read it.
 
-    >>> show(0.25, "seconds"), show(0.9987, "ratio"), show(3.0, ""), show(None, "usd")
+    >>> written(0.25, "seconds"), written(0.9987, "ratio"), written(3.0, ""), written(None, "usd")
     ('250 ms', '99.9 %', '3', '–')
     """
-    if value is None:
-        return "–"
-    if unit == "ratio":
-        return f"{value * 100:.3g} %" if abs(value) < 9.995 else f"{value * 100:,.0f} %"
-    return _UNITS.get(unit, _count)(value)
+    return show.BY_UNIT[unit](value)
 
 
 def indicator_table(pipelines: Sequence[Mapping[str, Any]], *, notes: bool = True) -> Table:
@@ -53,7 +43,7 @@ def indicator_table(pipelines: Sequence[Mapping[str, Any]], *, notes: bool = Tru
         cells: list[Text] = []
         for pipeline in pipelines:
             sli = pipeline["indicators"][indicator.key]
-            cells.append(Text(show(sli["value"], sli["unit"]), style=_style(indicator.key, sli["value"])))
+            cells.append(Text(written(sli["value"], sli["unit"]), style=_style(indicator.key, sli["value"])))
             if notes:
                 cells.append(Text(note(sli)))
         table.add_row(indicator.key, indicator.title, *cells)
@@ -62,13 +52,9 @@ def indicator_table(pipelines: Sequence[Mapping[str, Any]], *, notes: bool = Tru
 
 def note(sli: Sli) -> str:
     """Return what stands beside an indicator's value: what it is, and the figures that it is made of."""
-    parts = {part["name"]: show(part["value"], part["unit"]) for part in sli["parts"] if part["value"] is not None}
+    parts = {part["name"]: written(part["value"], part["unit"]) for part in sli["parts"] if part["value"] is not None}
     write = _NOTES.get(sli["key"])
     return write(sli["headline"], parts) if write is not None else sli["headline"]
-
-
-def _count(value: float) -> str:
-    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.3g}"
 
 
 def _style(key: str, value: float | None) -> str:
