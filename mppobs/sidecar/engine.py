@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from mppobs.clock import Clock
@@ -19,11 +20,11 @@ from mppobs.model import JobKey
 from mppobs.sidecar.archive import Archive, select_shards, shard_table
 from mppobs.sidecar.decide import decisions
 from mppobs.sidecar.fold import Fold
-from mppobs.sidecar.follow import Block, Cursor, Follower, LiveJournal
+from mppobs.sidecar.follow import Block, Follower, LiveJournal
 from mppobs.sidecar.own import OwnJournal
 from mppobs.sidecar.pace import EngineSettings, Pace
 from mppobs.sidecar.reading import ShardQuery, ShardRow
-from mppobs.sidecar.recovery import RangeReader, recover
+from mppobs.sidecar.recovery import recover
 from mppobs.sidecar.running import DecidedJob
 from mppobs.sidecar.store import Checkpoint, Commit, Range, Round, Store
 from mppobs.sidecar.store_jobs import MAX_PAGE, JobPage, JobQuery, JobSummary
@@ -87,9 +88,10 @@ class Engine:
     The aggregator without its network side.
 
     Making one recovers the state of the last commit; then `tick` or `run` from one thread. `fold`, `live`,
-    `figures` and `health` are for readers that hold `lock`. Hooks are called with the jobs of a round after its
-    commit; one that raises is counted and logged, and a kill in between loses its call, so they are for what may be
-    lost, such as spans. Raises `StoreError` where the store cannot be trusted.
+    `figures` and `health` are for readers that hold `lock`. `directories` are followed: the workers', the spool, and
+    the one of `own`. `shipped_live` gives what agents last said of their workers. Hooks are called with the jobs of
+    a round after its commit; one that raises is counted and logged, and a kill in between loses its call, so they
+    are for what may be lost, such as spans. Raises `StoreError` where the store cannot be trusted.
     """
 
     def __init__(
@@ -100,9 +102,9 @@ class Engine:
         store: Store,
         archive: Archive,
         own: OwnJournal,
+        directories: Sequence[Path],
         make_fold: Callable[[], Fold],
-        make_follower: Callable[[Mapping[str, Cursor]], Follower],
-        read_range: RangeReader,
+        shipped_live: Callable[[], Sequence[LiveJournal]] = tuple,
         hooks: Sequence[Hook] = (),
     ) -> None:
         self.settings = settings
@@ -113,9 +115,9 @@ class Engine:
         self.live: Sequence[LiveJournal] = ()
         self._clock = clock
         self._own = own
+        self._directories = directories
         self._make_fold = make_fold
-        self._make_follower = make_follower
-        self._read_range = read_range
+        self._shipped_live = shipped_live
         self._hooks = hooks
         self._pace = Pace(settings, clock)
         self._up_since_ns = self._caught_up_ns = clock.time_ns()
@@ -124,9 +126,9 @@ class Engine:
     def recover(self) -> None:
         """Go back to the last commit. Raises `StoreError` where the store cannot be trusted."""
         with self.lock:
-            found = recover(self.store, self._make_fold, self._read_range)
+            found = recover(self.store, self._make_fold, self._directories)
             self.fold = found.fold
-            self._follower = self._make_follower(found.loaded.cursors)
+            self._follower = Follower(self._directories, found.loaded.cursors, clock=self._clock, seal=True)
             self._cursors = dict(found.loaded.cursors)
             self._round = found.loaded.round
             self._time_ns = found.loaded.time_ns
@@ -144,7 +146,7 @@ class Engine:
         began_ns = self._clock.time_ns()
         if not self._has_room():
             return TickReport(committed=False)
-        live = self._follower.live() if self._pace.look_due() else None
+        live = [*self._shipped_live(), *self._follower.live()] if self._pace.look_due() else None
         blocks = self._follower.poll(self.settings.poll_bytes)
         report = self._fold_and_commit(blocks) if blocks else TickReport()
         if not report.committed:

@@ -101,7 +101,7 @@ class Pace:
     def pause(self, *, records: int, more: bool) -> float:
         """Return how many seconds to wait before the next round."""
         if self._failures:
-            return min(MAX_BACKOFF_SECONDS, self._settings.idle_seconds * 2 ** min(self._failures, 10))
+            return min(MAX_BACKOFF_SECONDS, self._settings.idle_seconds * float(1 << min(self._failures, 10)))
         if more:
             return 0.0
         return self._settings.busy_seconds if records else self._settings.idle_seconds

@@ -21,8 +21,9 @@ from mppobs.errors import MppobsError
 from mppobs.model import JobKey
 from mppobs.sidecar.aggregates import ClusterTotals, PipelineKey, PipelineTotals, SelfTotals, StageKey, StageTotals
 from mppobs.sidecar.checkpoint import CheckpointFile, CheckpointFiles
+from mppobs.sidecar.fold_jobs import EndedJob
 from mppobs.sidecar.follow import Cursor
-from mppobs.sidecar.store_jobs import JobPage, JobQuery, JobSummary, insert_jobs, merge_pages, select_jobs
+from mppobs.sidecar.store_jobs import JobPage, JobQuery, JobSummary, insert_jobs, merge_pages, select_ended, select_jobs
 from mppobs.sidecar.store_schema import StateLock, StoreError, StoreFull, damaged, open_reader, open_writer
 from mppobs.sidecar.store_totals import Totals, TotalsRow, totals_of, totals_row
 
@@ -42,7 +43,7 @@ class Range(NamedTuple):
     journal: str
     segment: int
     first: int
-    count: int
+    records: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,7 @@ class Store:
         """Make one round durable, whole. Raises `StoreFull` where there is no room: then nothing of it has happened."""
         now = commit.round.time_ns
         ranges = json.dumps(commit.round.ranges, separators=(",", ":"))
-        count = sum(each.count for each in commit.round.ranges)
+        count = sum(each.records for each in commit.round.ranges)
         journals = [(uuid, *cursor, now) for uuid, cursor in commit.cursors.items()]
         with self._transaction() as connection:
             connection.execute("INSERT INTO rounds VALUES (?,?,?)", (commit.round.number, now, ranges))
@@ -206,6 +207,11 @@ class Store:
     def job(self, key: JobKey) -> JobSummary | None:
         """Return a decided job, or `None`."""
         return next((job for job in self.runs(key.job_id) if job.key == key), None)
+
+    def ended(self, key: JobKey, before_ns: int) -> EndedJob | None:
+        """Return a job that was settled before a time, by any of its names: see `mppobs.sidecar.fold_jobs.Ended`."""
+        with self._reading() as connection:
+            return select_ended(connection, key, before_ns)
 
     def _load(self) -> Loaded:
         loaded = Loaded()

@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 from mppobs.errors import ConfigError
 from mppobs.model import AttemptOutcome, CostKind, JobKey, JobOutcome, Reason, RunKind, ShardOutcome, Tier, trace_id
+from mppobs.sidecar.fold_jobs import EndedJob
 
 MAX_PAGE = 1000
 """The largest page that a query may ask for."""
@@ -71,6 +72,8 @@ class JobSummary:
     shuffle_read: int = 0
     shuffle_written: int = 0
     stages: tuple[StageSummary, ...] = ()
+    aliases: tuple[int, ...] = ()
+    """Further incarnations by which records name it: those of coordinators that resumed it."""
 
     @property
     def uid(self) -> str:
@@ -166,10 +169,11 @@ def insert_jobs(connection: sqlite3.Connection, jobs: list[JobSummary]) -> None:
     """Write decided jobs, within the caller's transaction. Writing one again changes nothing."""
     rows = [
         (job.uid, job.key.cluster, job.key.tenant, job.key.job_id, job.key.incarnation, job.pipeline,
-         str(job.outcome or ""), job.start_ns, job.end_ns, job.settled_ns, to_json(job))
+         str(job.outcome or ""), job.start_ns, job.end_ns, job.settled_ns, f",{','.join(map(str, job.aliases))},",
+         to_json(job))
         for job in jobs
     ]  # fmt: skip
-    connection.executemany("INSERT OR REPLACE INTO jobs VALUES (?,?,?,?,?,?,?,?,?,?,?)", rows)
+    connection.executemany("INSERT OR REPLACE INTO jobs VALUES (?,?,?,?,?,?,?,?,?,?,?,?)", rows)
 
 
 def select_jobs(connection: sqlite3.Connection, query: JobQuery) -> list[JobSummary]:
@@ -177,6 +181,25 @@ def select_jobs(connection: sqlite3.Connection, query: JobQuery) -> list[JobSumm
     where, values = _conditions(query)
     sql = f"SELECT data FROM jobs {where} ORDER BY start_ns DESC, uid DESC LIMIT ?"
     return [from_json(data) for (data,) in connection.execute(sql, (*values, min(query.limit, MAX_PAGE) + 1))]
+
+
+def select_ended(connection: sqlite3.Connection, key: JobKey, before_ns: int) -> EndedJob | None:
+    """
+    Return a decided job by any of its names; with incarnation 0 the one of its `job_id` that ended last.
+
+    Only jobs that were settled before a time, so that a round that is folded again finds what it found then.
+    """
+    sql = (
+        "SELECT incarnation, end_ns, settled_ns FROM jobs WHERE job_id = ? AND cluster = ? AND tenant = ? "
+        "AND settled_ns < ? AND (? = 0 OR incarnation = ? OR instr(aliases, ?)) ORDER BY end_ns DESC LIMIT 1"
+    )
+    wanted = _bounded(key.incarnation)
+    values = (key.job_id, key.cluster, key.tenant, _bounded(before_ns), wanted, wanted, f",{key.incarnation},")
+    row = connection.execute(sql, values).fetchone()
+    if row is None:
+        return None
+    incarnation, end_ns, settled_ns = row
+    return EndedJob(replace(key, incarnation=incarnation), end_ns, settled_ns)
 
 
 def to_json(job: JobSummary) -> str:
@@ -191,7 +214,7 @@ def from_json(text: str) -> JobSummary:
     key = JobKey(**data.pop("key"))
     outcome = JobOutcome(data["outcome"]) if data["outcome"] else None
     data |= {"outcome": outcome, "reason": Reason(data["reason"]), "tier": Tier(data["tier"])}
-    data["run_kind"] = RunKind(data["run_kind"])
+    data |= {"run_kind": RunKind(data["run_kind"]), "aliases": tuple(data["aliases"])}
     data["cost_pusd"] = {CostKind(name): count for name, count in data["cost_pusd"].items()}
     return JobSummary(key=key, stages=stages, **_counted(data))
 

@@ -65,11 +65,12 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             start_ns INTEGER NOT NULL,
             end_ns INTEGER NOT NULL,
             settled_ns INTEGER NOT NULL,
+            aliases TEXT NOT NULL,      -- further incarnations that name it: `,1,2,`
             data TEXT NOT NULL          -- JSON: the whole summary
         ) WITHOUT ROWID""",
         "CREATE INDEX jobs_by_start ON jobs (start_ns DESC, uid DESC)",
         "CREATE INDEX jobs_by_pipeline ON jobs (pipeline, start_ns DESC, uid DESC)",
-        "CREATE INDEX jobs_by_id ON jobs (job_id)",
+        "CREATE INDEX jobs_by_id ON jobs (job_id, end_ns DESC)",
         "CREATE INDEX jobs_by_settled ON jobs (settled_ns)",
     ),
 )

@@ -36,7 +36,7 @@ _KEY_FIELDS = frozenset({"key", "cluster", "sketch"})
 _MAKE: dict[str, Callable[[list[str]], Totals]] = {
     "pipeline": lambda key: PipelineTotals(PipelineKey(*key)),
     "stage": lambda key: StageTotals(StageKey(*key)),
-    "cluster": lambda key: ClusterTotals(*key),
+    "cluster": lambda key: ClusterTotals(key[0]),
     "own": lambda _: SelfTotals(),
 }
 

@@ -30,7 +30,7 @@ def decided_summary(job: DecidedJob) -> JobSummary:
         retries=sum(stage.retries for stage in stages), cost_pusd=dict(job.cost_pusd),
         shuffle_read=sum(stage.shuffle_read for stage in stages),
         shuffle_written=sum(stage.shuffle_written for stage in stages),
-        stages=tuple(stage_summary(stage, exact=True) for stage in stages),
+        stages=tuple(stage_summary(stage, exact=True) for stage in stages), aliases=job.aliases,
     )  # fmt: skip
 
 
@@ -48,6 +48,7 @@ def running_summary(job: RunningJob) -> JobSummary:
         shuffle_read=sum(stage.shuffle_read for stage in stages),
         shuffle_written=sum(stage.shuffle_written for stage in stages),
         stages=tuple(stage_summary(stage, exact=False) for stage in stages),
+        aliases=tuple(job.aliases),
     )  # fmt: skip
 
 

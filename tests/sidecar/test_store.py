@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mppobs.sidecar.follow import Cursor
 
 from mppobs.errors import ConfigError
 from mppobs.model import AttemptOutcome, CostKind, JobKey, JobOutcome, Reason, RunKind, ShardOutcome, Tier
@@ -23,6 +22,7 @@ from mppobs.sidecar.aggregates import (
     StageKey,
     StageTotals,
 )
+from mppobs.sidecar.follow import Cursor
 from mppobs.sidecar.store import Checkpoint, Commit, Range, Round, Store
 from mppobs.sidecar.store_jobs import JobQuery, JobSummary, PagePlace, StageSummary, from_json, to_json
 from mppobs.sidecar.store_schema import StoreError, StoreFull, open_reader
@@ -74,7 +74,7 @@ def job(number: int, **changes: object) -> JobSummary:
         start_ns=number * 100, end_ns=number * 100 + 50, settled_ns=number * 100 + 60,
         stages=(StageSummary("map", shards={ShardOutcome.COMMITTED: 4}, attempts={AttemptOutcome.SUCCESS: 4}),),
         cost_pusd={CostKind.USEFUL: 10**15}, shards={ShardOutcome.COMMITTED: 4}, reason=Reason.IDLE,
-        run_kind=RunKind.BACKFILL, tier=Tier.BESTEFFORT,
+        run_kind=RunKind.BACKFILL, tier=Tier.BESTEFFORT, aliases=(number + 1,),
     )  # fmt: skip
     return replace(made, **changes)  # type: ignore[arg-type]
 
@@ -335,6 +335,21 @@ def test_a_page_token_that_is_none_is_an_error_for_people(token: str) -> None:
     """What was not a page's own `next` is refused."""
     with pytest.raises(ConfigError, match="page token"):
         PagePlace.parse(token)
+
+
+def test_a_decided_job_is_found_by_each_of_its_names(store: Store) -> None:
+    """By incarnation, by alias, or as the one that ended last; never where it was settled later than asked for."""
+    one = job(1, key=JobKey("c", "t", "again", 100), end_ns=150, settled_ns=160, aliases=(101, 7))
+    two = job(2, key=JobKey("c", "t", "again", 200), end_ns=250, settled_ns=260)
+    store.commit(commit(1, jobs=[one, two]))
+
+    def found(incarnation: int, before_ns: int = 1000) -> int | None:
+        ended = store.ended(JobKey("c", "t", "again", incarnation), before_ns)
+        return ended and ended.key.incarnation
+
+    assert [found(number) for number in (100, 101, 7, 200, 0, 10, 2**64)] == [100, 100, 100, 200, 200, None, None]
+    assert [found(0, before) for before in (260, 261, 160)] == [100, 200, None]
+    assert store.ended(JobKey("c", "other", "again", 100), 1000) is None
 
 
 def test_retention_forgets_old_jobs_and_ended_journals(store: Store) -> None:
