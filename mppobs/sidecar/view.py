@@ -39,6 +39,9 @@ class LiveAttempt:
     worker: str
     node: str
     input_bytes: int = 0
+    """0 where not known."""
+    stage: str = ""
+    """Its own, where `key` has `__other__`."""
 
 
 @dataclass(frozen=True, slots=True)

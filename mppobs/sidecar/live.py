@@ -1,0 +1,312 @@
+"""
+What runs now, from the fold's running jobs and the slots of live journals. Pure: the time is an argument.
+
+Nothing here is durable or counted: every figure is of this moment and can be had again at the next.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import numpy as np
+
+from mppobs.diagnose.stragglers import (
+    RunningShard,
+    StageProfile,
+    StragglerSettings,
+    find_stragglers,
+    profile,
+)  # fmt: skip
+from mppobs.model import Context, JobKey, Slot, WorkerInfo
+from mppobs.sidecar.aggregates import PipelineKey, StageKey
+from mppobs.sidecar.fold_journals import JournalState
+from mppobs.sidecar.follow import LiveJournal
+from mppobs.sidecar.predict import Pace, predict_finish
+from mppobs.sidecar.running import JobStage, RunningJob
+from mppobs.sidecar.tables import COMMITTED
+from mppobs.sidecar.view import Live, LiveAttempt, LivePipeline, LiveRun, LiveStraggler
+
+PROFILE_SHARDS: Final = 4096
+"""Finished shards from which a stage's profile is drawn, evenly: it may have millions, and a scrape cannot wait."""
+_NS: Final = 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class LiveSettings:
+    """When something that runs is worth a remark."""
+
+    stragglers: StragglerSettings = field(default_factory=StragglerSettings)
+    stuck_seconds: float = 300.0
+    """An attempt that reports progress is stuck when it has reported none for so long."""
+
+
+@dataclass(slots=True)
+class _Job:
+    """A running job with what of it runs."""
+
+    job: RunningJob
+    attempts: list[LiveAttempt] = field(default_factory=list)
+    checkpoint_ns: int = 0
+
+
+def live_view(
+    running: Mapping[JobKey, RunningJob],
+    journals: Mapping[str, JournalState],
+    live: Iterable[LiveJournal],
+    now_ns: int,
+    settings: LiveSettings,
+    *,
+    recent: Sequence[LiveRun] = (),
+) -> Live:
+    """
+    Return what runs now.
+
+    `journals` is what the fold knows of each journal, `live` what the follower saw in their slots, and `recent` the
+    jobs that ended a moment ago, which are shown beside those that run.
+    """
+    seen = list(live)
+    followed = [each for each in seen if each.alive]
+    jobs = {key: _Job(job, checkpoint_ns=job.checkpoint_ns) for key, job in running.items()}
+    _place_slots(jobs, followed, journals)
+    pipelines: dict[PipelineKey, LivePipeline] = {}
+    stragglers: list[LiveStraggler] = []
+    for each in jobs.values():
+        pipeline = pipelines.setdefault(each.job.pipeline, LivePipeline())
+        found = list(_stragglers(each, now_ns, settings.stragglers))
+        _count(pipeline, each, found, now_ns, settings)
+        stragglers += found
+    for key, queued in _queued(running).items():
+        pipelines[key].jobs["pending"] += queued
+    for key, ratios in _memory(followed, journals, running).items():
+        pipelines.setdefault(key, LivePipeline()).memory = _peaks(ratios)
+    runs = [_run(each, now_ns) for each in jobs.values()] + list(recent)
+    return Live(
+        pipelines=pipelines,
+        runs=sorted(runs, key=lambda run: _worst_first(run, now_ns)),
+        stragglers=sorted(stragglers, key=lambda straggler: (-straggler.left, -straggler.elapsed)),
+        attempts=[attempt for each in jobs.values() for attempt in each.attempts],
+        workers=_workers(followed, journals, running),
+        journals={"live": len(followed), "dead": len(seen) - len(followed)},
+    )
+
+
+def _names(running: Mapping[JobKey, RunningJob]) -> dict[JobKey, JobKey]:
+    """
+    Return the running jobs by every key under which records and slots name them.
+
+    Incarnation 0 is the one that runs; of several, the one that began last.
+    """
+    names: dict[JobKey, JobKey] = {}
+    for key, job in sorted(running.items(), key=lambda item: item[1].start_ns):
+        for incarnation in (0, *job.aliases, key.incarnation):
+            names[replace(key, incarnation=incarnation)] = key
+    return names
+
+
+def _place_slots(
+    jobs: Mapping[JobKey, _Job], live: Iterable[LiveJournal], journals: Mapping[str, JournalState]
+) -> None:
+    """Give every occupied slot to its job. A slot whose context has not been folded yet waits for the next look."""
+    names = _names({key: each.job for key, each in jobs.items()})
+    for journal in live:
+        state = journals.get(journal.journal)
+        for slot in journal.slots if state is not None else ():
+            context = state.context(slot.context_id) if state else None
+            key = names.get(context.job_key) if context else None
+            if state is None or context is None or key is None:
+                continue
+            mine = jobs[key]
+            mine.checkpoint_ns = max(mine.checkpoint_ns, slot.checkpoint_ns)
+            if not slot.is_job:
+                mine.attempts.append(_attempt(mine.job, context.stage, slot, state.tables.info))
+
+
+def _attempt(job: RunningJob, stage_name: str, slot: Slot, worker: WorkerInfo) -> LiveAttempt:
+    stage = job.stages.get(stage_name)
+    key = stage.key if stage is not None else StageKey(*job.pipeline, stage_name)
+    row = int(stage.table.index.find(np.array([slot.shard_key], np.uint64))[0]) if stage is not None else -1
+    return LiveAttempt(
+        key=key, job=job.key, shard=job.shard(stage_name, slot.shard_key), attempt=slot.attempt,
+        speculative=slot.speculative, started_ns=slot.start_ns, progress=slot.progress,
+        progressed_ns=slot.progressed_ns, checkpoint_ns=slot.checkpoint_ns, worker=worker.worker, node=worker.node,
+        input_bytes=int(stage.table.input[row]) if stage is not None and row >= 0 else 0, stage=stage_name,
+    )  # fmt: skip
+
+
+def _count(
+    pipeline: LivePipeline, each: _Job, stragglers: Sequence[LiveStraggler], now_ns: int, settings: LiveSettings
+) -> None:
+    """Add a running job to the figures of its pipeline."""
+    job = each.job
+    if not job.end_ns:
+        pipeline.jobs[_state(each)] += 1
+        shards = len({(attempt.stage, attempt.shard) for attempt in each.attempts})
+        pipeline.shards["running"] += shards
+        pipeline.shards["pending"] += max(0, job.total - job.decided - shards)
+        if each.checkpoint_ns:
+            lag = max(0, now_ns - each.checkpoint_ns) / _NS
+            pipeline.checkpoint_lag = max(lag, pipeline.checkpoint_lag or 0.0)
+    if job.coordinated:
+        pipeline.recorded += job.recorded
+        pipeline.dispatched += max(job.recorded, job.dispatched - len(each.attempts))
+    for straggler in stragglers:
+        pipeline.stragglers[straggler.cause] += 1
+    pipeline.stuck += sum(_is_stuck(attempt, now_ns, settings.stuck_seconds) for attempt in each.attempts)
+
+
+def _queued(running: Mapping[JobKey, RunningJob]) -> dict[PipelineKey, int]:
+    """
+    Return how many jobs wait at the coordinators of each pipeline that have not been started yet.
+
+    Every job of a coordinator repeats its queue, so the longest that is said is taken and not the sum.
+    """
+    found: dict[PipelineKey, int] = {}
+    for job in running.values():
+        if job.heartbeat is not None and not job.end_ns:
+            found[job.pipeline] = max(found.get(job.pipeline, 0), job.heartbeat.pending_jobs)
+    return found
+
+
+def _state(each: _Job) -> str:
+    """Return `running` once any attempt of a job has begun, `pending` before."""
+    begun = each.attempts or any(stage.first_start_ns for stage in each.job.stages.values())
+    return "running" if begun else "pending"
+
+
+def _is_stuck(attempt: LiveAttempt, now_ns: int, stuck_seconds: float) -> bool:
+    return attempt.progressed_ns > 0 and now_ns - attempt.progressed_ns > stuck_seconds * _NS
+
+
+def _stragglers(each: _Job, now_ns: int, settings: StragglerSettings) -> Iterator[LiveStraggler]:
+    """Yield the stragglers of a job. Stages with no attempt beyond the floor are not looked at."""
+    by_stage: dict[str, list[LiveAttempt]] = {}
+    for attempt in each.attempts:
+        by_stage.setdefault(attempt.stage, []).append(attempt)
+    for name, attempts in by_stage.items():
+        stage = each.job.stages.get(name)
+        running = [_running(attempt, now_ns) for attempt in attempts]
+        if stage is None or max(shard.elapsed for shard in running) <= settings.floor_seconds:
+            continue
+        found = {id(shard): attempt for shard, attempt in zip(running, attempts, strict=True)}
+        for verdict in find_stragglers(stage_profile(each.job, stage), running, settings):
+            yield LiveStraggler(
+                found[id(verdict.running)], verdict.running.elapsed, verdict.left, verdict.cause, verdict.evidence
+            )
+
+
+def _running(attempt: LiveAttempt, now_ns: int) -> RunningShard:
+    elapsed = max(0, now_ns - attempt.started_ns) / _NS
+    return RunningShard(attempt.shard, attempt.attempt, elapsed, attempt.progress, attempt.input_bytes, attempt.node)
+
+
+def stage_profile(job: RunningJob, stage: JobStage) -> StageProfile:
+    """Return what a stage's finished shards were like, by a sample of them that is spread evenly."""
+    columns = stage.columns()
+    rows = np.flatnonzero((columns.state == COMMITTED) & (columns.wall > 0))
+    rows = rows[:: max(1, math.ceil(len(rows) / PROFILE_SHARDS))]
+    nodes = [worker.node for worker in job.workers]
+    found = profile(
+        stage.total,
+        (columns.wall[rows] / np.float32(_NS)).tolist(),
+        columns.input[rows].astype(np.int64).tolist(),
+        nodes=[nodes[number] if number < len(nodes) else "" for number in columns.worker[rows].tolist()],
+        io_errors=job.network_errors + job.storage_throttled,
+    )
+    return replace(found, done=stage.committed)
+
+
+def _run(each: _Job, now_ns: int) -> LiveRun:
+    job = each.job
+    return LiveRun(
+        key=job.pipeline, job=job.key, owner=job.context.owner, tier=job.context.tier,
+        state=str(job.outcome) if job.end_ns and job.outcome else _state(each), started_ns=job.start_ns,
+        progress=min(1.0, job.decided / job.total) if job.total else None,
+        predicted_finish_ns=job.end_ns or predict_finish(_pace(job), now_ns), deadline_ns=job.deadline_ns,
+    )  # fmt: skip
+
+
+def _pace(job: RunningJob) -> Pace:
+    """Return how a job has gone so far; durations are from a sample of the stages that are not done."""
+    starts = [stage.first_start_ns for stage in job.stages.values() if stage.first_start_ns]
+    open_stages = [stage for stage in job.stages.values() if stage.decided < stage.total]
+    parts = [stage.columns().durations() for stage in open_stages]
+    took = np.concatenate([part[:: max(1, len(part) // PROFILE_SHARDS)] for part in parts]) if parts else np.zeros(0)
+    mean, p99 = (float(took.mean()), float(np.quantile(took, 0.99))) if len(took) else (0.0, 0.0)
+    return Pace(min(starts, default=job.start_ns), job.total, job.decided, mean, p99)
+
+
+def _worst_first(run: LiveRun, now_ns: int) -> tuple[float, int, str]:
+    """Order by the time to the deadline, those past it first; then the longest running, those without one after."""
+    slack = float(run.deadline_ns - now_ns) if run.deadline_ns else math.inf
+    return slack, run.started_ns, run.job.job_id
+
+
+def _memory(
+    live: Iterable[LiveJournal], journals: Mapping[str, JournalState], running: Mapping[JobKey, RunningJob]
+) -> dict[PipelineKey, list[float]]:
+    """Return the peak memory over the limit of live workers that have one, by the pipeline that they ran last."""
+    found: dict[PipelineKey, list[float]] = {}
+    exposed = {_plain_key(job.context): job.pipeline for job in running.values()}
+    for journal in live:
+        state = journals.get(journal.journal)
+        if state is None or state.sample is None or state.sampled is None or not state.sample.memory_limit:
+            continue
+        plain = _plain_key(state.sampled)
+        key = exposed.get(plain, plain)
+        found.setdefault(key, []).append(state.sample.peak_rss / state.sample.memory_limit)
+    return found
+
+
+def _plain_key(context: Context) -> PipelineKey:
+    """Return the labels of a context's pipeline before any cap."""
+    return PipelineKey(context.cluster, context.tenant, context.pipeline)
+
+
+def _peaks(ratios: Iterable[float]) -> dict[str, float]:
+    """Return the 90th percentile, as the smallest ratio that nine in ten do not pass, and the maximum."""
+    ordered = sorted(ratios)
+    return {"0.9": ordered[math.ceil(0.9 * len(ordered)) - 1], "1": ordered[-1]}
+
+
+def _workers(
+    live: Iterable[LiveJournal], journals: Mapping[str, JournalState], running: Mapping[JobKey, RunningJob]
+) -> dict[str, dict[str, int]]:
+    """
+    Return workers by cluster and state.
+
+    A worker is a process that exists to run attempts, runs one, or ran one last; coordinators are none. How many are
+    draining only their coordinators know, who count each of them among the busy or the idle as well.
+    """
+    found: dict[str, dict[str, int]] = {}
+    for journal in live:
+        state = journals.get(journal.journal)
+        if state is None:
+            continue
+        busy = any(not slot.is_job for slot in journal.slots)
+        if busy or state.tables.info.dedicated or (state.sampled is not None and state.sampled.stage):
+            states = found.setdefault(state.tables.cluster, {"idle": 0, "busy": 0, "draining": 0})
+            states["busy" if busy else "idle"] += 1
+    for cluster, draining in _draining(running).items():
+        states = found.get(cluster, {})
+        for state_name in ("idle", "busy"):
+            taken = min(draining, states.get(state_name, 0))
+            states |= {state_name: states.get(state_name, 0) - taken, "draining": states.get("draining", 0) + taken}
+            draining -= taken
+    return found
+
+
+def _draining(running: Mapping[JobKey, RunningJob]) -> Mapping[str, int]:
+    """Return how many workers the coordinators of each cluster are draining; each coordinator says so in every job."""
+    said = {
+        (job.key.cluster, job.coordinator): job.heartbeat.draining_workers
+        for job in running.values()
+        if job.heartbeat is not None
+    }
+    total: Counter[str] = Counter()
+    for (cluster, _), count in said.items():
+        total[cluster] += count
+    return total

@@ -1,0 +1,278 @@
+"""What runs now: from jobs, tables and slots made by hand to gauges, runs, stragglers and workers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mppobs.model import (
+    Context,
+    HeartbeatRecord,
+    JobKey,
+    JobOutcome,
+    SampleRecord,
+    ShardOutcome,
+    Slot,
+    StragglerCause,
+    Tier,
+    WorkerInfo,
+)
+from mppobs.sidecar.aggregates import PipelineKey, StageKey
+from mppobs.sidecar.fold_journals import JournalState
+from mppobs.sidecar.follow import LiveJournal
+from mppobs.sidecar.live import LiveSettings, live_view, stage_profile
+from mppobs.sidecar.predict import Pace, predict_finish
+from mppobs.sidecar.running import JobStage, RunningJob
+from mppobs.sidecar.tables import COMMITTED
+from mppobs.sidecar.view import Live, LiveRun
+
+NOW = 1_700_000_000_000_000_000
+SECOND = 1_000_000_000
+KEY = PipelineKey("default", "default", "nightly")
+
+
+def job(job_id: str = "job-1", *, start: int = NOW - 100 * SECOND, planned: int = 0, done: int = 0) -> RunningJob:
+    """A running job with one stage, of which the first `done` shards took 10 s each."""
+    context = Context("nightly", job_id, start, owner="data", tier=Tier.CRITICAL)
+    running = RunningJob(context.job_key, context, KEY, start_ns=start, implicit=False)
+    stage = running.stages["map"] = JobStage("map", StageKey(*KEY, "map"), planned=planned)
+    rows, _ = stage.table.rows(np.arange(done, dtype=np.uint64))
+    stage.table.state[rows] = COMMITTED
+    stage.table.attempts[rows] = 1
+    stage.table.first_start[rows] = start
+    stage.table.decided[rows] = start + 10 * SECOND
+    stage.table.wall[rows] = 10 * SECOND
+    stage.table.input[rows] = 1000
+    stage.shards[ShardOutcome.COMMITTED] = done
+    stage.first_start_ns = start if done else 0
+    return running
+
+
+def attempt_slot(shard: int, *, started: int = NOW - SECOND, progress: float | None = None, at: int = 0) -> Slot:
+    """A slot of an attempt; its context has number 1."""
+    return Slot(shard, 1, started, False, shard, 0, False, progress, at)
+
+
+class World:
+    """Running jobs, and journals with slots."""
+
+    def __init__(self, *jobs: RunningJob) -> None:
+        self.running = {each.key: each for each in jobs}
+        self.journals: dict[str, JournalState] = {}
+        self.live: list[LiveJournal] = []
+
+    def worker(
+        self, of: RunningJob, *slots: Slot, alive: bool = True, incarnation: int | None = None, node: str = "",
+        memory: tuple[int, int] | None = None, dedicated: bool = False, stage: str = "map",
+    ) -> None:  # fmt: skip
+        """Add a process with slots; `memory` is its peak and its limit."""
+        name = f"journal-{len(self.journals)}"
+        state = self.journals[name] = JournalState(name)
+        key = of.key.incarnation if incarnation is None else incarnation
+        state.tables.contexts[1] = Context("nightly", of.key.job_id, key, stage=stage)
+        state.tables.info = WorkerInfo(name, node, dedicated=dedicated)
+        if memory is not None:
+            state.sample = SampleRecord(1, NOW, 0, 0, memory[0], memory[1], 0, 0, 0)
+            state.sampled = state.tables.contexts[1]
+        self.live.append(LiveJournal(name, alive, 1, list(slots)))
+
+    def view(self, now: int = NOW, *, recent: tuple[LiveRun, ...] = ()) -> Live:
+        """What runs now."""
+        return live_view(self.running, self.journals, self.live, now, LiveSettings(), recent=recent)
+
+
+def test_shards_are_running_by_slot_and_pending_by_plan() -> None:
+    """Two attempts at one shard are one running shard; what is neither decided nor running is pending."""
+    running = job(planned=10, done=4)
+    world = World(running)
+    world.worker(running, attempt_slot(5), attempt_slot(6))
+    world.worker(running, attempt_slot(6))
+
+    live = world.view()
+    assert live.pipelines[KEY].shards == {"pending": 4, "running": 2}
+    assert live.pipelines[KEY].jobs == {"pending": 0, "running": 1}
+    assert [(each.stage, each.shard) for each in live.attempts] == [("map", 5), ("map", 6), ("map", 6)]
+
+
+def test_a_job_is_pending_until_an_attempt_begins() -> None:
+    """Started and planned is not running; a coordinator's queue counts as pending too, once."""
+    waiting, other = job("job-1", planned=10), job("job-2", planned=10)
+    for each in (waiting, other):
+        each.heartbeat = HeartbeatRecord(1, NOW, pending_jobs=3)
+    assert World(waiting, other).view().pipelines[KEY].jobs == {"pending": 5, "running": 0}
+
+
+def test_slots_of_dead_owners_and_of_unknown_jobs_count_nothing() -> None:
+    """A dead owner's slots become records soon; a context that was not folded yet waits."""
+    running = job(planned=10)
+    world = World(running)
+    world.worker(running, attempt_slot(1), alive=False)
+    world.worker(job("job-9"), attempt_slot(1))
+    world.live.append(LiveJournal("unknown", True, 1, [attempt_slot(1)]))
+
+    live = world.view()
+    assert live.attempts == []
+    assert live.journals == {"live": 2, "dead": 1}
+
+
+@pytest.mark.parametrize("incarnation", [0, 7])
+def test_slots_find_their_job_without_incarnation_and_by_alias(incarnation: int) -> None:
+    """Incarnation 0 is the one that runs; a resumed job's new incarnation is an alias of the first."""
+    running = job(planned=2)
+    running.aliases.append(7)
+    world = World(running)
+    world.worker(running, attempt_slot(1), incarnation=incarnation)
+
+    assert [each.job for each in world.view().attempts] == [running.key]
+
+
+def test_checkpoint_lag_is_the_worst_job_s_and_only_of_jobs_that_take_checkpoints() -> None:
+    """The newest checkpoint of each job counts, from records or slots; jobs without any count nothing."""
+    silent, fresh, stale = job("job-1"), job("job-2"), job("job-3")
+    fresh.checkpoint_ns = NOW - 50 * SECOND
+    stale.checkpoint_ns = NOW - 20 * SECOND
+    world = World(silent, fresh, stale)
+    assert World(silent).view().pipelines[KEY].checkpoint_lag is None
+    assert world.view().pipelines[KEY].checkpoint_lag == 50.0
+
+    world.worker(fresh, Slot(0, 1, NOW, True, checkpoint_ns=NOW - 5 * SECOND))
+    assert world.view().pipelines[KEY].checkpoint_lag == 20.0
+
+
+def test_an_attempt_is_stuck_when_it_stops_to_report_progress() -> None:
+    """One that never reports is not called stuck."""
+    running = job(planned=3)
+    world = World(running)
+    long_ago = NOW - 301 * SECOND
+    world.worker(
+        running,
+        attempt_slot(0, started=long_ago, progress=0.5, at=long_ago),
+        attempt_slot(1, started=long_ago, progress=0.5, at=NOW - 299 * SECOND),
+        attempt_slot(2, started=long_ago),
+    )
+
+    assert world.view().pipelines[KEY].stuck == 1
+
+
+def test_stragglers_are_found_from_finished_shards_and_running_slots() -> None:
+    """A shard eight times as large as the others, running four times as long, is skew."""
+    running = job(planned=9, done=8)
+    row, _ = running.stages["map"].table.rows(np.array([8], np.uint64))
+    running.stages["map"].table.input[row] = 8000
+    world = World(running)
+    world.worker(running, attempt_slot(8, started=NOW - 40 * SECOND), node="n1")
+
+    [found] = world.view().stragglers
+    assert (found.cause, found.attempt.shard, found.elapsed, found.left) == (StragglerCause.SKEW, 8, 40.0, 40.0)
+    assert world.view().pipelines[KEY].stragglers[StragglerCause.SKEW] == 1
+
+
+def test_profiles_of_large_stages_are_drawn_and_count_all() -> None:
+    """The quartiles come from a few thousand shards, the number done from all."""
+    running = job(planned=100_000, done=90_000)
+    profile = stage_profile(running, running.stages["map"])
+
+    assert (profile.done, profile.planned) == (90_000, 100_000)
+    assert (profile.median, profile.median_input, profile.median_rate) == (10.0, 1000.0, 100.0)
+
+
+def test_completeness_leaves_out_what_still_runs() -> None:
+    """An attempt that runs cannot have its record yet."""
+    running = job(planned=10, done=6)
+    running.coordinated = True
+    running.stages["map"].dispatched, running.stages["map"].recorded = 9, 6
+    world = World(running)
+    world.worker(running, attempt_slot(7), attempt_slot(8))
+
+    pipeline = world.view().pipelines[KEY]
+    assert (pipeline.recorded, pipeline.dispatched) == (6, 7)
+
+
+def test_workers_are_processes_that_run_attempts_by_what_they_do() -> None:
+    """Busy with a slot, idle without; coordinators are no workers; the draining are taken from the rest."""
+    running = job(planned=10)
+    running.coordinator = "journal-9"
+    running.heartbeat = HeartbeatRecord(1, NOW, draining_workers=2)
+    world = World(running, job("job-2"))
+    world.worker(running, attempt_slot(1))
+    world.worker(running, attempt_slot(2))
+    world.worker(running, dedicated=True)
+    world.worker(running, memory=(1, 2))
+    world.worker(running, Slot(0, 1, NOW, True))
+    world.worker(running, memory=(1, 2), stage="")
+
+    assert world.view().workers == {"default": {"idle": 0, "busy": 2, "draining": 2}}
+
+
+def test_memory_is_the_peak_over_the_limit_of_live_workers() -> None:
+    """Nine in ten do not pass the 0.9 quantile; workers without a limit say nothing."""
+    running = job()
+    world = World(running)
+    for peak in range(1, 11):
+        world.worker(running, memory=(peak, 20))
+    world.worker(running, memory=(5, 0))
+    world.worker(running, memory=(20, 20), alive=False)
+
+    assert world.view().pipelines[KEY].memory == {"0.9": 0.45, "1": 0.5}
+
+
+def test_runs_come_worst_first_with_what_just_ended() -> None:
+    """Past the deadline, then nearest to it, then the longest running."""
+    late, soon, old, young = job("late"), job("soon"), job("old", start=NOW - 500 * SECOND), job("young")
+    late.deadline_ns, soon.deadline_ns = NOW - SECOND, NOW + SECOND
+    just = LiveRun(KEY, JobKey("default", "default", "just", 1), "", Tier.STANDARD, "success", NOW, 1.0, NOW, 0)
+
+    runs = World(young, old, soon, late).view(recent=(just,)).runs
+    assert [run.job.job_id for run in runs] == ["late", "soon", "old", "young", "just"]
+
+
+def test_a_run_says_how_far_it_is_and_when_it_ends() -> None:
+    """Half of the shards in 100 s leave another 100 s; an ended job says how and when it ended."""
+    running = job(planned=10, done=5)
+    [run] = World(running).view().runs
+    assert (run.state, run.progress, run.predicted_finish_ns) == ("running", 0.5, NOW + 100 * SECOND)
+
+    running.end_ns, running.outcome = NOW, JobOutcome.FAILURE
+    [run] = World(running).view().runs
+    assert (run.state, run.predicted_finish_ns) == ("failure", NOW)
+
+
+def test_a_job_that_ended_no_longer_waits_or_runs() -> None:
+    """While it settles it is listed, and counts neither as running nor as pending."""
+    running = job(planned=10, done=5)
+    running.end_ns = NOW
+    assert World(running).view().pipelines[KEY].shards == {"pending": 0, "running": 0}
+    assert World(running).view().pipelines[KEY].jobs == {"pending": 0, "running": 0}
+
+
+@given(st.integers(1, 10**6), st.integers(1, 10**6), st.integers(1, 10**15), st.integers(0, 10**12))
+def test_a_prediction_is_never_in_the_past_and_falls_with_progress(
+    planned: int, decided: int, elapsed: int, p99: int
+) -> None:
+    """More decided in the same time means an earlier finish."""
+    decided = min(decided, planned)
+    finish = predict_finish(Pace(NOW - elapsed, planned, decided, p99 / 2, p99), NOW)
+
+    assert finish is not None
+    assert finish >= NOW
+    further = predict_finish(Pace(NOW - elapsed, planned, min(planned, decided + 1), p99 / 2, p99), NOW)
+    assert further is not None
+    assert further <= finish
+
+
+def test_the_last_shard_takes_the_tail_and_not_the_mean() -> None:
+    """With even work the prediction is exact; with a tail it is later by p99 less mean."""
+    even = predict_finish(Pace(0, 100, 50, 10.0, 10.0), 1000)
+    tailed = predict_finish(Pace(0, 100, 50, 10.0, 70.0), 1000)
+
+    assert even == 2000
+    assert tailed == 2060
+
+
+def test_nothing_is_predicted_before_the_first_shard_is_decided() -> None:
+    """No rate, no prediction; and one that is done is done now."""
+    assert predict_finish(Pace(0, 100, 0), 1000) is None
+    assert predict_finish(Pace(0, 0, 0), 1000) is None
+    assert predict_finish(Pace(0, 5, 5), 1000) == 1000
