@@ -192,7 +192,7 @@ class SidecarSettings(BaseSettings):
 
     max_pipelines: Annotated[Count, Field(ge=1)] = 1000
     """Pipelines that get series of their own; the rest share __other__."""
-    max_stages: Annotated[Count, Field(ge=1)] = 50
+    max_stages: Annotated[Count, Field(ge=1)] = 30
     """Stages per pipeline that get series of their own."""
     max_running_jobs_exposed: Count = 50
     """Jobs that get mpp_run_* gauges at a time."""

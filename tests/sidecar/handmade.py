@@ -188,10 +188,13 @@ def populated() -> HandMade:
     return HandMade([runs], [summary(1), summary(2), summary(3, pipeline="hourly")], rows, view)
 
 
-def parts(reading: HandMade, spool: HandMadeSpool | None = None, **settings: Any) -> Parts:
+def parts(reading: HandMade, spool: HandMadeSpool | None = None, *, agent: bool = False, **settings: Any) -> Parts:
     """Return what an application is made of, with some settings changed."""
     made = SidecarSettings(directories=(Path("/nowhere"),), **settings)
-    return Parts(made, reading, reading, spool, clock=ManualClock(START_NS + 100 * SECOND))
+    clock = ManualClock(START_NS + 100 * SECOND)
+    if agent:
+        return Parts(made, HandMade(current=View(agent=True)), clock=clock)
+    return Parts(made, reading, reading, spool, clock=clock)
 
 
 class Client:
