@@ -67,8 +67,8 @@ class _Followed:
     is_sealed: bool = False
     retry_ns: int = 0
     """Monotonic time before which it is left alone."""
-    unreadable: set[int] = field(default_factory=set)
-    """Segments that are none."""
+    said: set[str] = field(default_factory=set)
+    """What the log has about it."""
 
 
 class Follower:
@@ -92,18 +92,17 @@ class Follower:
 
     def poll(self, limit_bytes: int) -> list[Block]:
         """
-        Return what is new, about `limit_bytes` of it, and advance past it.
+        Look after every journal, then return what is new, about `limit_bytes` of it, and advance past it.
 
-        Journals take turns to be first, so that a busy one cannot keep the others waiting.
+        Journals take turns to be read first, so that a busy one cannot keep the others waiting. With a limit of 0
+        nothing is read, but the dead are sealed.
         """
         self._scan()
+        order = [followed for followed in self._journals.values() if self._look(followed)]
+        start = self._turn % len(order) if order else 0
         blocks: list[Block] = []
         room = limit_bytes
-        order = list(self._journals.values())
-        if order:
-            self._turn %= len(order)
-            order = order[self._turn :] + order[: self._turn]
-        for followed in order:
+        for followed in order[start:] + order[:start]:
             if room <= 0:
                 break
             self._turn += 1
@@ -157,6 +156,7 @@ class Follower:
                 remove_segment(followed.files, segment, ended=cursor.ended)
                 del followed.files.segments[segment]
         except (JournalError, OSError) as error:
+            # Its records are safe elsewhere: it only takes room until the next call.
             self._pass_over(followed, error)
             return False
         return True
@@ -175,6 +175,11 @@ class Follower:
     def rewind(self, journal: str, cursor: Cursor) -> None:
         """Read a journal again from a place, or go on from a later one."""
         self.cursors[journal] = cursor
+
+    def pause(self, journal: str, duration_ns: int) -> None:
+        """Leave a journal alone for a while."""
+        if (followed := self._journals.get(journal)) is not None:
+            followed.retry_ns = self._clock.monotonic_ns() + duration_ns
 
     def _scan(self) -> None:
         """Take note of the journals that there are, and of their files."""
@@ -202,13 +207,33 @@ class Follower:
         known = self.cursors.get(followed.files.journal)
         return known or Cursor(min(followed.files.segments, default=0), 0)
 
+    def _look(self, followed: _Followed) -> bool:
+        """See whether the owner lives, and seal the journal if it does not. Returns whether to read it now."""
+        if self._cursor(followed).ended or self._clock.monotonic_ns() < followed.retry_ns:
+            return False
+        try:
+            followed.alive = owner_is_alive(followed.files)
+            if followed.alive:
+                followed.alive_ns = self._clock.time_ns()
+                self._oom.watch(followed.files)
+            elif self._seals and not followed.is_sealed and not followed.files.is_shipped:
+                self._seal(followed)
+        except (JournalError, OSError) as error:
+            self._pass_over(followed, error)
+            return False
+        return True
+
+    def _seal(self, followed: _Followed) -> None:
+        report = seal(followed.files, clock=self._clock, oom_kills=self._oom.kills, alive_ns=followed.alive_ns)
+        followed.is_sealed = report.status is SealStatus.SEALED
+        self.figures.sealed_attempts += report.attempts
+        self.figures.sealed_jobs += report.jobs
+        self.figures.waiting += report.status is SealStatus.WAITING
+
     def _advance(self, followed: _Followed, room: int) -> list[Block]:
         """Return what is new in one journal, and move its cursor."""
         blocks: list[Block] = []
-        if self._cursor(followed).ended or self._clock.monotonic_ns() < followed.retry_ns:
-            return blocks
         try:
-            self._look(followed)
             while room > 0:
                 block = self._next_block(followed, room // RECORD_BYTES)
                 if block is not None:
@@ -220,36 +245,16 @@ class Follower:
             self._pass_over(followed, error)
         return blocks
 
-    def _look(self, followed: _Followed) -> None:
-        """See whether the owner lives, and seal the journal if it does not."""
-        files = followed.files
-        if files.is_shipped:
-            followed.alive = False
-            return
-        followed.alive = owner_is_alive(files)
-        if followed.alive:
-            followed.alive_ns = self._clock.time_ns()
-            if self._seals:
-                self._oom.watch(files)
-        elif self._seals and not followed.is_sealed:
-            report = seal(files, clock=self._clock, oom_kills=self._oom.kills, alive_ns=followed.alive_ns)
-            followed.is_sealed = report.status is SealStatus.SEALED
-            self.figures.sealed_attempts += report.attempts
-            self.figures.sealed_jobs += report.jobs
-            self.figures.waiting += report.status is SealStatus.WAITING
-
     def _next_block(self, followed: _Followed, limit: int) -> Block | None:
         """Return the next block of the segment that is being read, or `None` where it has no more for now."""
         journal, cursor = followed.files.journal, self._cursor(followed)
         path = followed.files.segments.get(cursor.segment)
-        if path is None or cursor.ended or cursor.segment in followed.unreadable:
+        if path is None or cursor.ended:
             return None
         try:
             found = read_new(path, cursor.record, limit, live=followed.alive)
         except JournalError as error:
-            followed.unreadable.add(cursor.segment)
-            self.figures.unreadable += 1
-            _log.warning("passed over: %s", error)
+            self._pass_over(followed, error)
             return None
         if not len(found.words):
             return None
@@ -275,10 +280,12 @@ class Follower:
 
     def _is_full(self, followed: _Followed, path: Path, cursor: Cursor) -> bool:
         """Return whether every record that the owner may write to a segment has been read."""
-        return cursor.segment not in followed.unreadable and cursor.record >= read_segment_header(path).owner_places
+        return cursor.record >= read_segment_header(path).owner_places
 
     def _pass_over(self, followed: _Followed, error: Exception) -> None:
-        """Leave a journal alone for a while."""
-        followed.retry_ns = self._clock.monotonic_ns() + _RETRY_NS
+        """Leave a journal alone for a while. The log has each of its mishaps once."""
+        self.pause(followed.files.journal, _RETRY_NS)
         self.figures.unreadable += 1
-        _log.warning("journal %s: %s", followed.files.journal, error)
+        if str(error) not in followed.said:
+            followed.said.add(str(error))
+            _log.warning("journal %s: %s", followed.files.journal, error)
