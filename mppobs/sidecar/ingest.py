@@ -76,7 +76,7 @@ class Reply(Protocol):
 
     @property
     def status(self) -> str:
-        """Return `ok`, `conflict`, `too_large`, `full` or `refused`."""
+        """Return `ok`, `conflict`, `invalid`, `too_large`, `full` or `refused`."""
         ...
 
     @property
@@ -102,6 +102,7 @@ Index = Annotated[int, Path(ge=0, le=MAX_SEGMENT_INDEX, description="The segment
 Offset = Annotated[int, Query(ge=0, le=MAX_OFFSET, description="Where in the segment the bytes belong.")]
 
 _REFUSALS: Final = {
+    "invalid": (HTTPStatus.UNPROCESSABLE_ENTITY, "these are not the bytes of that segment"),
     "too_large": (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the segment would be larger than a segment can be"),
     "full": (HTTPStatus.INSUFFICIENT_STORAGE, "the spool is full; keep the bytes and come again"),
     "refused": (HTTPStatus.INSUFFICIENT_STORAGE, "the spool takes no further journals; keep the bytes and come again"),
@@ -121,16 +122,22 @@ def ingest_router(intake: Intake, body_bytes: int, places: int) -> APIRouter:
         "/journals/{journal}/segments/{segment}",
         response_model=Acknowledged,
         responses={409: {"model": Acknowledged, "description": "The offset is not where the segment ends."}},
-        openapi_extra=_body("application/octet-stream", {"type": "string", "format": "binary"}),
+        openapi_extra=_body("application/octet-stream", {"type": "string", "format": "binary"}, required=False),
     )
     async def append(request: Request, journal: Journal, segment: Index, offset: Offset = 0) -> JSONResponse:
-        """Add bytes to a segment. Repeating a request changes nothing; a conflict says where to go on from."""
+        """
+        Add bytes to a segment. Repeating a request changes nothing; a conflict says where to go on from.
+
+        Without a body, it says how much of the segment is here.
+        """
         with gate.place():
             data = await read_body(request, body_bytes)
             return _answer(await run_in_threadpool(intake.append, journal, segment, offset, data))
 
     @router.post(
-        "/live", response_model=Accepted, openapi_extra=_body("application/json", LiveReport.model_json_schema())
+        "/live",
+        response_model=Accepted,
+        openapi_extra=_body("application/json", {"$ref": "#/components/schemas/LiveReport"}),
     )
     async def live(request: Request) -> Accepted:
         """Say what runs below an agent. Replaces what it said before."""
@@ -142,9 +149,9 @@ def ingest_router(intake: Intake, body_bytes: int, places: int) -> APIRouter:
     return router
 
 
-def _body(media_type: str, schema: dict[str, Any]) -> dict[str, Any]:
+def _body(media_type: str, schema: dict[str, Any], *, required: bool = True) -> dict[str, Any]:
     """Describe a body that is read by hand, since FastAPI would read it whole, however large."""
-    return {"requestBody": {"required": True, "content": {media_type: {"schema": schema}}}}
+    return {"requestBody": {"required": required, "content": {media_type: {"schema": schema}}}}
 
 
 def _answer(reply: Reply) -> JSONResponse:
