@@ -51,8 +51,8 @@ def _pipeline(key: PipelineKey) -> PipelineTotals:
     totals.job_shuffle.observe(4096)
     totals.job_cost.observe(1_250_000_000_000)
     totals.baseline_ratio = 1.25
-    totals.network_errors["reset"] = 3
-    totals.storage_throttled["hot"] = 4
+    totals.network_errors["unspecified"] = 3
+    totals.storage_throttled["unspecified"] = 4
     totals.throttled_ns = 1_500_000_000
     totals.oom_kills = 1
     totals.cost_pusd[CostKind.USEFUL] = 1_000_000_000_001
@@ -67,7 +67,8 @@ def _stage(key: StageKey) -> StageTotals:
     totals.activity_ns["other"] = SECOND
     totals.skew_idle_ratio = 0.25
     _fill(totals.durations)
-    totals.sketch.add(np.array([1, 2, 10], dtype=np.int64) * SECOND, NOW)
+    for minutes in range(50, -1, -10):  # every slice of the window
+        totals.sketch.add(np.array([1, 2, 10], dtype=np.int64) * SECOND, NOW - minutes * 60 * SECOND)
     return totals
 
 
