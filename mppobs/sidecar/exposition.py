@@ -1,8 +1,8 @@
 """
 /metrics: a view in Prometheus's text format 0.0.4 or in OpenMetrics 1.0, straight from the catalogue.
 
-Label sets are escaped once and kept, so a sample costs a fraction of a microsecond: a scrape of 500 pipelines
-must not hold up the fold. Counters are exact decimals of the integers that the aggregates keep.
+Label sets are escaped once and kept, so a sample costs a microsecond or two: a scrape of 500 pipelines must
+not hold up the fold. Counters are exact decimals of the integers that the aggregates keep.
 """
 
 from __future__ import annotations
@@ -233,4 +233,4 @@ def exemplar_text(exemplar: Exemplar) -> str:
 
 def _value(figure: float, digits: int) -> str:
     """Return a number: an integer exactly, scaled by its unit; a float as the shortest text that reads back."""
-    return decimal(figure, digits) if isinstance(figure, int) else repr(figure)
+    return decimal(figure, digits) if isinstance(figure, int) else repr(float(figure))

@@ -208,12 +208,12 @@ def stage_profile(job: RunningJob, stage: JobStage) -> StageProfile:
     columns = stage.columns()
     rows = np.flatnonzero((columns.state == COMMITTED) & (columns.wall > 0))
     rows = rows[:: max(1, math.ceil(len(rows) / PROFILE_SHARDS))]
-    nodes = [worker.node for worker in job.workers]
+    nodes = ["", *(worker.node for worker in job.workers)]
     found = profile(
         stage.total,
         (columns.wall[rows] / np.float32(_NS)).tolist(),
         columns.input[rows].astype(np.int64).tolist(),
-        nodes=[nodes[number] if number < len(nodes) else "" for number in columns.worker[rows].tolist()],
+        nodes=[nodes[number] for number in columns.worker[rows].tolist()],
         io_errors=job.network_errors + job.storage_throttled,
     )
     return replace(found, done=stage.committed)
