@@ -83,18 +83,31 @@ def read_range(directories: Sequence[Path], journal: str, segment: int, first: i
 
     Raises `JournalError` or `OSError` where they are gone.
     """
-    for directory in directories:
-        path = directory / fmt.segment_name(journal, segment)
-        if path.exists():
-            break
-    else:
-        raise JournalError(f"journal {journal}: segment {segment} is gone")
+    path = _path(directories, journal, segment)
     with opened(path, fmt.MAX_SEGMENT_BYTES) as (file, _):
         parse_segment_header(os.pread(file, fmt.RECORD_BYTES, 0), path.name)
         words = _at(file, first, count)
     if len(words) < count or not words.all():
         raise JournalError(f"{path}: records {first} to {first + count - 1} are not all there")
     return Block(journal, segment, first, words)
+
+
+def read_header(directories: Sequence[Path], journal: str, segment: int) -> bytes:
+    """Return the bytes of a segment's header. Raises `JournalError` or `OSError` where there is none."""
+    path = _path(directories, journal, segment)
+    with opened(path, fmt.MAX_SEGMENT_BYTES) as (file, _):
+        data = os.pread(file, fmt.RECORD_BYTES, 0)
+    parse_segment_header(data, path.name)
+    return data
+
+
+def _path(directories: Sequence[Path], journal: str, segment: int) -> Path:
+    """Return where a segment is: the first of the directories that has it, as for a follower."""
+    for directory in directories:
+        path = directory / fmt.segment_name(journal, segment)
+        if path.exists():
+            return path
+    raise JournalError(f"journal {journal}: segment {segment} is gone")
 
 
 def _at(file: int, first: int, count: int) -> col.Words:
