@@ -36,6 +36,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "jobs": Command("List the jobs of a sidecar.", "mppobs.cli.jobs:jobs", "sidecar"),
     "job": Command("Show one job: its stages, shards and stragglers.", "mppobs.cli.jobs:job", "sidecar"),
     "sidecar": Command("Follow journals and serve indicators, or ship them.", "mppobs.cli.sidecar:sidecar", "sidecar"),
+    "slo": Command("Check service level objectives before they are promised.", "mppobs.cli.slo:app", "render"),
     "journal": Command("Read a worker's journal by hand.", "mppobs.cli.journal:app"),
 }  # fmt: skip
 """Every command but `version`, in the order of the help text."""
