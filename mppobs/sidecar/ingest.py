@@ -99,7 +99,9 @@ class Intake(Protocol):
 
 Journal = Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="The journal's UUID, without dashes.")]
 Index = Annotated[int, Path(ge=0, le=MAX_SEGMENT_INDEX, description="The segment's number, from 0.")]
-Offset = Annotated[int, Query(ge=0, le=MAX_OFFSET, description="Where in the segment the bytes belong.")]
+Offset = Annotated[
+    int, Query(ge=0, le=MAX_OFFSET, multiple_of=8, description="Where in the segment the bytes belong; whole words.")
+]
 
 _REFUSALS: Final = {
     "invalid": (HTTPStatus.UNPROCESSABLE_ENTITY, "these are not the bytes of that segment"),

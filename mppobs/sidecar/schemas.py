@@ -6,10 +6,11 @@ Nothing here computes: `mppobs.sidecar.answers` fills these from what the aggreg
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from mppobs.errors import nearest
 from mppobs.model import (
@@ -32,6 +33,19 @@ JobState = Literal["running", "finished"]
 Seconds = Annotated[float, Field(ge=0)]
 Name = Annotated[str, Field(max_length=MAX_NAME)]
 Limit = Annotated[int, Field(ge=1, le=MAX_LIMIT)]
+
+
+def _rfc3339(value: object) -> object:
+    """Refuse what pydantic would take for seconds since the epoch: it is more often a mistake."""
+    if isinstance(value, str) and not re.match(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d", value, re.ASCII):
+        raise ValueError("write a time as 2026-01-31T08:00:00Z")
+    return value
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_rfc3339)]
+
+_PLACE = "^([0-8]?[0-9]{1,18}|9[01][0-9]{17}|92[01][0-9]{16})-[0-9a-f]{32}$"
+"""A start in nanoseconds, below 2^63, and a job's trace ID: see `mppobs.sidecar.store_jobs.PagePlace`."""
 
 
 class Filters(BaseModel):
@@ -62,11 +76,11 @@ class JobFilters(Filters):
     """Only jobs that ended so."""
     state: JobState | None = None
     """Only jobs that run, or that have been judged."""
-    since: AwareDatetime | None = None
+    since: Moment | None = None
     """Only jobs that started at this time or later."""
-    until: AwareDatetime | None = None
+    until: Moment | None = None
     """Only jobs that started before this time."""
-    cursor: Annotated[str, Field(max_length=100)] | None = None
+    cursor: Annotated[str, Field(pattern=_PLACE)] | None = None
     """`next` of the page before."""
     limit: Limit = 100
     """How many to return at the most."""
@@ -379,22 +393,28 @@ class Acknowledged(Shape):
     """Bytes. After a conflict, where to go on from."""
 
 
-class SlotState(Shape):
+class Report(Shape):
+    """The base of what agents send. Strict: a number is not made of a text, nor a flag of a number."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class SlotState(Report):
     """An attempt or a job that runs in a worker, as its slot says."""
 
     index: Annotated[int, Field(ge=0, lt=2**16)]
     context_id: Annotated[int, Field(ge=0, lt=2**31)]
-    start_ns: Annotated[int, Field(ge=0, lt=2**63)]
+    start_ns: Annotated[int, Field(ge=0, lt=2**64)]
     is_job: bool = False
-    shard_key: Annotated[int, Field(ge=0, lt=2**62)] = 0
+    shard_key: Annotated[int, Field(ge=0, lt=2**63)] = 0
     attempt: Annotated[int, Field(ge=0, lt=2**16)] = 0
     speculative: bool = False
     progress: Annotated[float, Field(ge=0, le=1)] | None = None
-    progressed_ns: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    checkpoint_ns: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    progressed_ns: Annotated[int, Field(ge=0, lt=2**64)] = 0
+    checkpoint_ns: Annotated[int, Field(ge=0, lt=2**64)] = 0
 
 
-class JournalState(Shape):
+class JournalState(Report):
     """What runs in the process that writes one journal."""
 
     journal: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
@@ -403,7 +423,7 @@ class JournalState(Shape):
     slots: Annotated[list[SlotState], Field(max_length=4096)] = []
 
 
-class LiveReport(Shape):
+class LiveReport(Report):
     """What runs now below one agent; replaces its report before."""
 
     agent: Annotated[str, Field(min_length=1, max_length=200)]

@@ -152,9 +152,10 @@ def describe(app: FastAPI) -> dict[str, Any]:
     """Return the application's OpenAPI document, made once."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-        schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
         known = document.setdefault("components", {}).setdefault("schemas", {})
-        known |= {**schema.pop("$defs", {}), "Problem": schema}
+        for model in (Problem, schemas.LiveReport):  # FastAPI does not see these: they are answered and read by hand
+            schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+            known |= {**schema.pop("$defs", {}), model.__name__: schema}
         app.openapi_schema = document
     return app.openapi_schema
 

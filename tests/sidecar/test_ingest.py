@@ -45,12 +45,12 @@ def client(made: Parts) -> Iterator[Client]:
 
 def test_bytes_are_appended_at_their_offset_and_acknowledged(client: Client, spool: HandMadeSpool) -> None:
     """A repeat changes nothing; a hole is a conflict that says where to go on."""
-    assert client.post(PATH, content=b"abc").json() == {"acknowledged": 3}
-    assert client.post(f"{PATH}?offset=3", content=b"def").json() == {"acknowledged": 6}
-    assert client.post(PATH, content=b"abc").json() == {"acknowledged": 6}
-    hole = client.post(f"{PATH}?offset=7", content=b"x")
-    assert (hole.status_code, hole.json()) == (409, {"acknowledged": 6})
-    assert spool.segments == {(JOURNAL, 3): b"abcdef"}
+    assert client.post(PATH, content=b"a" * 8).json() == {"acknowledged": 8}
+    assert client.post(f"{PATH}?offset=8", content=b"b" * 8).json() == {"acknowledged": 16}
+    assert client.post(PATH, content=b"a" * 8).json() == {"acknowledged": 16}
+    hole = client.post(f"{PATH}?offset=24", content=b"c" * 8)
+    assert (hole.status_code, hole.json()) == (409, {"acknowledged": 16})
+    assert spool.segments == {(JOURNAL, 3): b"a" * 8 + b"b" * 8}
 
 
 @pytest.mark.parametrize(("size", "status"), [(LIMIT, 200), (LIMIT + 1, 413), (50 * LIMIT, 413)])
@@ -96,6 +96,7 @@ def test_what_the_spool_does_not_take_is_refused_and_to_be_kept(
         f"/api/v1/journals/{JOURNAL}/segments/99999999999999999999",
         f"{PATH}?offset=-1",
         f"{PATH}?offset=1e9",
+        f"{PATH}?offset=9",
         f"{PATH}?offset=99999999999999999999",
         "/api/v1/journals/..%2f..%2fetc/segments/0",
     ],
