@@ -8,8 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mppobs.model import (
-    AttemptOutcome, Context, CostKind, HeartbeatRecord, JobKey, JobOutcome, Reason, Shard,
-    ShardOutcome, WorkerInfo,
+    AttemptOutcome,
+    Context,
+    CostKind,
+    HeartbeatRecord,
+    JobKey,
+    JobOutcome,
+    Reason,
+    Shard,
+    ShardOutcome,
+    WorkerInfo,
 )  # fmt: skip
 from mppobs.sidecar.aggregates import PipelineKey, StageKey
 from mppobs.sidecar.kept import KeptAttempt as KeptAttempt
@@ -17,7 +25,7 @@ from mppobs.sidecar.kept import KeptAttempts
 from mppobs.sidecar.tables import ShardColumns, ShardTable
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class JobStage:
     """One stage of one job."""
 
@@ -80,7 +88,7 @@ class JobStage:
         return self.table.columns()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class RunningJob:
     """
     One run. Times are nanoseconds since the epoch as records say them, 0 for never, but where it says otherwise.
@@ -95,6 +103,8 @@ class RunningJob:
     submit_ns: int = 0
     implicit: bool = True
     """Opened by its first record; no start has come."""
+    unnamed: bool = False
+    """Opened by a record that did not know the incarnation; the next start gives it one."""
     coordinated: bool = False
     coordinator: str = ""
     """The journal that said its newest start."""
@@ -122,14 +132,14 @@ class RunningJob:
     network_errors: int = 0
     storage_throttled: int = 0
     workers: list[WorkerInfo] = field(default_factory=list)
-    """What the `worker` column of a shard table counts in; number 0 is nobody."""
+    """What the `worker` column of a shard table counts in, from 1; 0 is nobody."""
     worker_numbers: dict[str, int] = field(default_factory=dict)
     errors: list[str] = field(default_factory=lambda: [""])
     """What the `error` column of a shard table counts in."""
     kept: KeptAttempts = field(default_factory=KeptAttempts)
     vanished: int = 0
     """Dispatched attempts without a record; set when it is judged."""
-    unexplained: dict[tuple[str, int, int, int], list[int]] = field(default_factory=dict)
+    unexplained: dict[tuple[str, int, int, int], tuple[int, int]] = field(default_factory=dict)
     """Network errors and throttled requests that details named, by attempt, until the attempt's own record comes."""
 
     @property
