@@ -21,8 +21,8 @@ import mppobs
 from mppobs.cli.beside import SidecarProcess, Watcher
 from mppobs.cli.demo_jobs import TROUBLE_TOLD, TROUBLED_ROUND, Findings, run_queries
 from mppobs.cli.indicators import indicator_table
+from mppobs.cli.keeping import Keeper
 from mppobs.cli.progress import Board
-from mppobs.errors import ConfigError
 from mppobs.executor import Executor
 from mppobs.executor.result import JobResult
 from mppobs.sidecar.settings import DEFAULT_PORT
@@ -61,7 +61,9 @@ def demo(
     data: Annotated[Path | None, typer.Option(help="Where data is made and kept; by default in the cache.")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port of the sidecar; 0 for a free one.")] = None,
     serve: Annotated[bool, typer.Option("--serve", help="Keep the sidecar up until Ctrl-C.")] = False,
-    keep: Annotated[Path | None, typer.Option(help="Keep journals, state and log in this directory.")] = None,
+    keep: Annotated[
+        Path | None, typer.Option(help="Keep the raw records in this directory, for mppobs journal.")
+    ] = None,
     picture: Annotated[Path | None, typer.Option(help="Draw the table of indicators into this SVG file.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write what was found into this file.")] = None,
 ) -> None:
@@ -96,9 +98,12 @@ def _run(options: Options, console: Console) -> Findings:
     """Do everything, and leave no process and no file behind that was not asked for."""
     findings = Findings()
     with ExitStack() as stack:
-        directory = stack.enter_context(_working_directory(options.keep))
+        near = options.keep.absolute().parent if options.keep is not None else None
+        scratch = stack.enter_context(
+            tempfile.TemporaryDirectory(prefix="mppobs-demo-", dir=near, ignore_cleanup_errors=True)
+        )
         with findings.timed("total"):
-            sidecar = _observe(options, console, directory, findings, stack)
+            sidecar = _observe(options, console, Path(scratch), findings, stack)
         _report(options, console, findings, sidecar)
         if options.serve:
             console.print("\nThe sidecar stays up; Ctrl-C stops it.")
@@ -117,6 +122,8 @@ def _observe(
             dataset = make_dataset(options.data, options.scale_factor, PARTS)
         board.say(f"data     {human_bytes(dataset.size_bytes)} of Parquet in {dataset.directory}")
         sidecar = stack.enter_context(SidecarProcess(directory / "sidecar", journals, _PRICES, options.port))
+        if options.keep is not None:
+            stack.enter_context(Keeper([journals, directory / "sidecar"], options.keep))
         board.say(f"sidecar  {sidecar.url}")
         if options.runs > TROUBLED_ROUND:
             board.say(f"trouble  {TROUBLE_TOLD}")
@@ -150,7 +157,7 @@ def _ending(options: Options, findings: Findings, sidecar: SidecarProcess) -> It
     right = sum(verdict.ok for verdict in verdicts)
     yield f"{right} of {len(verdicts)} answers as DuckDB's, in {human_seconds(findings.seconds['total'])}"
     if options.keep is not None:
-        yield f"kept: {options.keep}"
+        yield f"the raw records are in {options.keep}"
     if not options.serve:
         yield "look closer: make demo ARGS=--serve, then mppobs status, mppobs jobs and mppobs job ID"
         return
@@ -202,19 +209,6 @@ def _job_as_json(result: JobResult) -> dict[str, Any]:
         "shuffle_bytes": sum(stage.shuffle_read + stage.shuffle_written for stage in result.stages),
         "rows": sum(stage.rows for stage in result.stages),
     }
-
-
-@contextmanager
-def _working_directory(keep: Path | None) -> Iterator[Path]:
-    """Yield the directory for journals and state: the one to be kept, or a temporary one."""
-    if keep is None:
-        with tempfile.TemporaryDirectory(prefix="mppobs-demo-", ignore_cleanup_errors=True) as scratch:
-            yield Path(scratch)
-        return
-    keep.mkdir(parents=True, exist_ok=True)
-    if any(keep.iterdir()):
-        raise ConfigError(f"{keep} is not empty: what is kept must be of one demo")
-    yield keep.resolve()
 
 
 @contextmanager
