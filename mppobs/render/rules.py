@@ -8,7 +8,7 @@ window has its whole count. `increase()` would lose the first event of a counter
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Final
@@ -33,6 +33,8 @@ LOOKBACK: Final = 15 * MINUTE
 """How old the count at the window's start may be: scrapes missed for longer leave the window without a value."""
 INTERVAL: Final = 30
 """Seconds between evaluations."""
+SLOW_INTERVAL: Final = 120
+"""Seconds between evaluations of windows that only tickets and the slow pace hang on."""
 INSTANCE_LABELS: Final = ("instance", "pod", "job")
 """What tells twins of an aggregator apart; the larger count of twins is the truth."""
 
@@ -47,6 +49,11 @@ PERIOD: Final = "slo:mpp_slo_period_seconds:max"
 OBJECTIVE: Final = "slo:mpp_slo_objective_ratio:max"
 LATCHED: Final = "slo:mpp_slo_latched:max"
 INFO: Final = "slo:mpp_slo_info:max"
+
+_URGENT: Final = frozenset(
+    seconds for leg in LEGS if leg.share is not None and leg.severity is Severity.PAGE
+    for seconds in (leg.short_seconds, leg.long_seconds)
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +99,17 @@ def groups(settings: RuleSettings | None = None) -> tuple[Group, ...]:
     """
     Return every rule, grouped.
 
-    >>> [group.name for group in groups()]
-    ['mppobs-slo-counts', 'mppobs-slo-windows', 'mppobs-slo-alerts', 'mppobs-work', 'mppobs-self']
+    >>> [group.name.removeprefix("mppobs-") for group in groups()]
+    ['slo-counts', 'slo-windows', 'slo-windows-slow', 'slo-alerts', 'work', 'self']
     """
     chosen = settings or RuleSettings()
     alerts = list(_alerts(chosen))
+    urgent = [seconds for seconds in WINDOWS if seconds in _URGENT]
+    patient = [seconds for seconds in WINDOWS if seconds not in _URGENT]
     return (
         Group("mppobs-slo-counts", tuple(_counts())),
-        Group("mppobs-slo-windows", tuple(_windows(chosen.durations))),
+        Group("mppobs-slo-windows", tuple(_windows(urgent, chosen.durations))),
+        Group("mppobs-slo-windows-slow", tuple(_windows(patient, chosen.durations)), SLOW_INTERVAL),
         *(Group(name, tuple(rule for rule in alerts if rule.alert.group == name)) for name in ALERT_GROUPS),
     )
 
@@ -149,9 +159,9 @@ def _counts() -> Iterator[Recording]:
         yield Recording(record, max_without(INSTANCE_LABELS, metric(name)))
 
 
-def _windows(durations: Durations) -> Iterator[Recording]:
-    """Yield events, bad events and burn rate of every window."""
-    for seconds in WINDOWS:
+def _windows(windows: Sequence[int], durations: Durations) -> Iterator[Recording]:
+    """Yield events, bad events and burn rate of each window."""
+    for seconds in windows:
         name = window_name(seconds)
         yield Recording(f"slo:mpp_slo_events:delta_{name}", delta(EVENTS, seconds, durations))
         yield Recording(f"slo:mpp_slo_bad_events:delta_{name}", delta(BAD, seconds, durations))
