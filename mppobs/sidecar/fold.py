@@ -163,6 +163,11 @@ class Fold:
         state = self._journals.get(journal)
         return (state.sample, state.sampled) if state and state.sample else None
 
+    def cluster(self, journal: str) -> str | None:
+        """Return the cluster of what a journal's process ran last."""
+        state = self._journals.get(journal)
+        return state.tables.cluster if state else None
+
     def job_of(self, context: Context) -> RunningJob | None:
         """Return the running job that a context names."""
         return self._book.find(context)

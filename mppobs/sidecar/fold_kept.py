@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from typing import Final
 
 import numpy as np
@@ -23,7 +22,7 @@ def keep(group: Group, settings: KeepSettings) -> None:
     batch, kept, stage = group.batch, group.job.kept, group.stage.name
     number = batch.attempt()
     notable = np.flatnonzero((batch.code() != _SUCCESS) | (number > 0) | (batch.flags() & FLAG_SPECULATIVE > 0))
-    ranks = sample_ranks(zlib.crc32(stage.encode("utf-8", "replace")), batch.keys(), number)
+    ranks = sample_ranks(stage, batch.keys(), number)
     if len(notable):
         notable = kept.room_for_notable(notable, settings)
     slow = kept.slow_enough(stage, batch.value(4), settings)

@@ -7,6 +7,7 @@ What is kept depends on what the attempts are and not on chance: the sample is o
 from __future__ import annotations
 
 import heapq
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
@@ -110,9 +111,10 @@ class KeptAttempts:
             heapq.heapreplace(heap, entry)
 
 
-def sample_ranks(stage_seed: int, keys: NDArray[np.uint64], numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+def sample_ranks(stage: str, keys: NDArray[np.uint64], numbers: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return a number for each attempt that depends on what it is alone: the highest are the sample."""
-    mixed = keys + _STEP * (numbers.view(np.uint64) + np.uint64(stage_seed))
+    seed = zlib.crc32(stage.encode("utf-8", "replace"))
+    mixed = keys + _STEP * (numbers.view(np.uint64) + np.uint64(seed))
     mixed ^= mixed >> np.uint64(30)
     mixed *= _MIX_1
     mixed ^= mixed >> np.uint64(27)
