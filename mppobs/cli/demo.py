@@ -61,9 +61,7 @@ def demo(
     data: Annotated[Path | None, typer.Option(help="Where data is made and kept; by default in the cache.")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port of the sidecar; 0 for a free one.")] = None,
     serve: Annotated[bool, typer.Option("--serve", help="Keep the sidecar up until Ctrl-C.")] = False,
-    keep: Annotated[
-        Path | None, typer.Option(help="Keep the raw records in this directory, for mppobs journal.")
-    ] = None,
+    keep: Annotated[Path | None, typer.Option(help="Keep the raw records here, for mppobs journal.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Draw the table of indicators into this SVG file.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write what was found into this file.")] = None,
 ) -> None:

@@ -69,17 +69,17 @@ def _nonzero(parts: Mapping[str, str], names: Sequence[str]) -> str:
     return " · ".join(f"{parts[name]} {name}" for name in names if parts.get(name, "0") != "0")
 
 
-def _tail(headline: str, parts: Mapping[str, str]) -> str:
-    return f"{headline} · p50 {parts.get('p50', '–')}"
+def _of(parts: Mapping[str, str], name: str) -> str:
+    return parts.get(name, show.NONE)
 
 
 _NOTES: Final[Mapping[str, Callable[[str, Mapping[str, str]], str]]] = {
-    "M1": lambda headline, parts: f"{headline} of {parts.get('jobs', '0')} jobs",
+    "M1": lambda headline, parts: f"{headline} of {_of(parts, 'jobs')} jobs",
     "M2": lambda _, parts: _nonzero(parts, ("committed", "failed", "lost")),
-    "M3": _tail,
-    "M4": lambda headline, parts: f"{headline} · {parts.get('written', '–')} written",
-    "M6": lambda headline, parts: f"{headline} · {parts.get('cpu', '–')} CPU",
-    "M8": lambda _, parts: f"{parts.get('retries', '0')} of {parts.get('attempts', '0')} attempts",
-    "M9": lambda headline, parts: f"{headline} · {parts.get('retry', '–')} on retries",
-    "M12": lambda headline, parts: f"{headline} · {_nonzero(parts, ('success', 'failure', 'error', 'cancelled'))}",
+    "M3": lambda headline, parts: f"{headline}, where p50 is {_of(parts, 'p50')}",
+    "M6": lambda _, parts: f"{_of(parts, 'cpu')} CPU in {_of(parts, 'wall')}",
+    "M8": lambda _, parts: f"{_of(parts, 'retries')} retries in {_of(parts, 'attempts')} attempts",
+    "M9": lambda headline, parts: f"{headline}; {_of(parts, 'retry')} on retries",
+    "M10": lambda headline, parts: f"{headline} of {_of(parts, 'attempts')} starts",
+    "M12": lambda _, parts: _nonzero(parts, ("success", "failure", "error", "cancelled")),
 }
