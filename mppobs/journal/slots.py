@@ -22,15 +22,18 @@ from mppobs.model import AttemptOutcome
 _OPEN_FLAGS: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class Place(NamedTuple):
+class Place:
     """One slot: where it is. Only who took it stores to it."""
 
-    words: memoryview
-    """The words of its page."""
-    base: int
-    """Index of its first word in them."""
-    number: int
-    """Its number in the journal."""
+    __slots__ = ("base", "link", "words")
+
+    def __init__(self, words: memoryview, base: int, number: int) -> None:
+        self.words = words
+        """The words of its page."""
+        self.base = base
+        """Index of its first word in them."""
+        self.link = fmt.link(0, number)
+        """The link word of a first attempt that runs here; `| attempt` makes that of another."""
 
 
 class Running(NamedTuple):
@@ -151,7 +154,7 @@ class SlotTable:
 
 def occupy(place: Place, identity: int, shard_word: int, start_ns: int) -> None:
     """Show in a free slot what runs; the identity comes last, so that it never shows half of it."""
-    words, base, _ = place
+    words, base = place.words, place.base
     words[base + 1] = shard_word
     words[base + 2] = start_ns
     words[base + 3] = identity ^ shard_word ^ start_ns ^ fmt.SLOT_SALT
@@ -160,6 +163,6 @@ def occupy(place: Place, identity: int, shard_word: int, start_ns: int) -> None:
 
 def vacate(place: Place) -> None:
     """Show that nothing runs here any more, and forget what was reported. Giving it back to `free` is the caller's."""
-    words, base, _ = place
+    words, base = place.words, place.base
     words[base] = 0
     words[base + SlotWord.PROGRESS] = words[base + SlotWord.PROGRESSED_NS] = words[base + SlotWord.CHECKPOINT_NS] = 0

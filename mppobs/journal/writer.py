@@ -201,13 +201,13 @@ class JournalWriter:
 
     def progress(self, place: Place, ratio: float) -> None:
         """Store how far an attempt or a job has come, in [0, 1]."""
-        words, base, _ = place
+        words, base = place.words, place.base
         words[base + SlotWord.PROGRESS] = int(min(max(ratio, 0.0), 1.0) * fmt.PROGRESS_ONE) + 1
         words[base + SlotWord.PROGRESSED_NS] = self._clock.time_ns()
 
     def checkpoint(self, place: Place) -> None:
         """Store that a checkpoint was taken now."""
-        words, base, _ = place
+        words, base = place.words, place.base
         words[base + SlotWord.CHECKPOINT_NS] = self._clock.time_ns()
 
     def running(self) -> list[Running]:
@@ -235,6 +235,12 @@ class JournalWriter:
     def segment(self) -> mmap.mmap | None:
         """Return the mapping that is being written, for a reader in this process: complete up to its position."""
         return self._segment
+
+    def sync(self) -> None:
+        """Have the kernel write the segment to the disk. Raises `OSError` where that fails; waits for the disk."""
+        segment = self._segment
+        if segment is not None:
+            segment.flush()
 
     # Life ----------------------------------------------------------------------------------------------------------
 

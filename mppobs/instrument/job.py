@@ -1,0 +1,249 @@
+"""`mppobs.job`: one run of a pipeline, as a decorator or as a scope with a handle for its coordinator."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from contextvars import Token
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import ParamSpec, TypeVar, overload
+
+from mppobs.errors import ConfigError
+from mppobs.instrument import otel
+from mppobs.instrument.coordinator import Coordinator
+from mppobs.instrument.outcomes import SUCCESS, ending_of, job_outcome
+from mppobs.instrument.recorder import RECORDER
+from mppobs.instrument.run import Run, current_run
+from mppobs.instrument.wrapping import Function, Opener, wrap, wrap_plain
+from mppobs.journal.slots import Place
+from mppobs.model import Context, JobEvent, JobOutcome, JobRecord, Reason, RunKind, Tier
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+DEFAULT_LEASE_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """What `mppobs.job` was told. Empty and `None` for what the settings say."""
+
+    pipeline: str | None
+    job_id: str | None
+    tenant: str | None
+    owner: str | None
+    tier: Tier | None
+    run_kind: RunKind | None
+    deadline: float | timedelta | datetime | None
+    submitted: datetime | None
+    lease: float
+    coordinated: bool
+
+    def context(self, name: str, started_ns: int) -> Context:
+        """Return the context of a run that starts now; `name` is the pipeline where nobody names one."""
+        settings = RECORDER.settings()
+        pipeline = self.pipeline or settings.pipeline or name or "default"
+        return Context(
+            pipeline=pipeline,
+            job_id=self.job_id or settings.job_id or _new_job_id(pipeline, started_ns),
+            incarnation=started_ns,
+            tenant=self.tenant or settings.tenant,
+            owner=self.owner or settings.owner,
+            tier=self.tier or settings.tier,
+            cluster=settings.cluster,
+            run_kind=self.run_kind or settings.run_kind,
+            deadline_ns=_deadline_ns(self.deadline, started_ns),
+        )
+
+
+class RunHandle(Coordinator):
+    """
+    One run of a job: what `with mppobs.job(...) as run` gives. Ends with the scope; its methods never raise.
+
+    Its coordinator says through it what it plans, hands out and accepts. A job without a coordinator needs none of that.
+    """
+
+    def __init__(self, spec: JobSpec, name: str) -> None:
+        started_ns = time.time_ns()
+        ambient = RECORDER.ambient()
+        super().__init__(Run(spec.context(name, started_ns), ambient.handoff))
+        self._spec = spec
+        self._pid = os.getpid()
+        self._token: Token[Run | None] | None = None
+        self._place: Place | None = None
+        self._ending: tuple[JobOutcome, Reason, str] | None = None
+        self._start(started_ns)
+
+    def _start(self, started_ns: int) -> None:
+        submitted = self._spec.submitted
+        record = JobRecord(
+            JobEvent.START,
+            self.context_id(),
+            started_ns,
+            submit_ns=0 if submitted is None else round(submitted.timestamp() * 1e9),
+            deadline_ns=self.run.context.deadline_ns,
+            lease_ns=round(self._spec.lease * 1e9),
+            coordinated=self._spec.coordinated,
+            traceparent=otel.traceparent(),
+        )
+        journal = RECORDER.journal()
+        if journal is not None:
+            journal.append(record)
+            self._place = journal.begin(record.context_id, start_ns=started_ns, is_job=True)
+        RECORDER.opened(self.run)
+
+    def resume(self) -> None:
+        """Make this the job of the code that runs here."""
+        self._token = current_run.set(self.run)
+
+    def suspend(self) -> None:
+        """Make what was current before current again."""
+        token, self._token = self._token, None
+        if token is not None:
+            try:
+                current_run.reset(token)
+            except ValueError:
+                pass  # this step ended in another context than it began: what was set goes away with that one
+
+    def close(self, error: BaseException | None) -> None:
+        """End the job, as `end_as` said or else by the exception that ended its code. Once; not in a forked child."""
+        if self._pid != os.getpid():
+            return
+        self._pid = 0
+        RECORDER.ended(self.run)
+        ending = SUCCESS if error is None else ending_of(error)
+        outcome, reason, error_type = self._ending or (job_outcome(ending), ending.reason, ending.error_type)
+        self._append_job(JobEvent.END, outcome=outcome, reason=reason, error_type=error_type)
+        journal = RECORDER.journal()
+        if self._place is not None and journal is not None:
+            journal.end(self._place)
+
+    def checkpoint(self) -> None:
+        """Say that the job's state was made safe now."""
+        self._append_job(JobEvent.CHECKPOINT)
+        journal = RECORDER.journal()
+        if self._place is not None and journal is not None and self._pid == os.getpid():
+            journal.checkpoint(self._place)
+
+    def end_as(self, outcome: JobOutcome | str, *, reason: Reason | str = Reason.NONE, error_type: str = "") -> None:
+        """End the job with this outcome, however its code ends."""
+        self._ending = JobOutcome(outcome), Reason(reason), error_type
+
+
+class JobScope:
+    """What `mppobs.job(...)` gives: a decorator, and a scope for `with` and `async with`. Each use is a run of its own."""
+
+    def __init__(self, spec: JobSpec) -> None:
+        self._spec = spec
+        self._entered: list[RunHandle] = []
+
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        """Make every call of a function a run of the job, whose pipeline is the function's name if it has no other."""
+
+        def opener(plain: Function) -> Opener:
+            name = getattr(plain, "__name__", "")
+            return lambda args, kwargs: RunHandle(self._spec, name)
+
+        return wrap(function, opener, wrap_plain)  # type: ignore[no-any-return]
+
+    def __enter__(self) -> RunHandle:
+        run = RunHandle(self._spec, "")
+        run.resume()
+        self._entered.append(run)
+        return run
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        run = self._entered.pop()
+        run.suspend()
+        run.close(error)
+
+    async def __aenter__(self) -> RunHandle:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, traceback)
+
+
+@overload
+def job(function: Callable[P, R], /) -> Callable[P, R]: ...
+@overload
+def job(
+    *,
+    pipeline: str | None = None,
+    job_id: str | None = None,
+    tenant: str | None = None,
+    owner: str | None = None,
+    tier: Tier | str | None = None,
+    run_kind: RunKind | str | None = None,
+    deadline: float | timedelta | datetime | None = None,
+    submitted: datetime | None = None,
+    lease: float = DEFAULT_LEASE_SECONDS,
+    coordinated: bool = False,
+) -> JobScope: ...
+def job(
+    function: Callable[P, R] | None = None,
+    /,
+    *,
+    pipeline: str | None = None,
+    job_id: str | None = None,
+    tenant: str | None = None,
+    owner: str | None = None,
+    tier: Tier | str | None = None,
+    run_kind: RunKind | str | None = None,
+    deadline: float | timedelta | datetime | None = None,
+    submitted: datetime | None = None,
+    lease: float = DEFAULT_LEASE_SECONDS,
+    coordinated: bool = False,
+) -> Callable[P, R] | JobScope:
+    """
+    Make a function, or the body of a `with`, one run of a pipeline.
+
+    `deadline` is seconds or a `timedelta` from the start, or a moment as an aware `datetime`; `submitted` is when the
+    job was asked for, if that was before its start. `lease` is how many seconds it outlives a coordinator that dies: a run of
+    the same `job_id` that starts meanwhile continues it. A `coordinated` job decides its shards by `RunHandle.commit`
+    alone; any other by the first attempt that succeeds. Raises `ConfigError` for arguments without meaning.
+
+    >>> import mppobs.testing
+    >>> with mppobs.testing.capture() as captured:
+    ...     with mppobs.job(pipeline="nightly", deadline=3600) as run:
+    ...         run.plan("map", 3)
+    >>> [str(record.event) for record in captured.jobs]
+    ['start', 'end']
+    """
+    try:
+        _deadline_ns(deadline, 0)
+        if submitted is not None and submitted.tzinfo is None:
+            raise ValueError("submitted has no time zone")
+        tier = None if tier is None else Tier(tier)
+        run_kind = None if run_kind is None else RunKind(run_kind)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"job: {error}") from error
+    spec = JobSpec(pipeline, job_id, tenant, owner, tier, run_kind, deadline, submitted, lease, coordinated)
+    return JobScope(spec) if function is None else JobScope(spec)(function)
+
+
+def _deadline_ns(deadline: float | timedelta | datetime | None, started_ns: int) -> int:
+    """Return a deadline as nanoseconds since the epoch, 0 for none."""
+    if deadline is None:
+        return 0
+    if isinstance(deadline, datetime):
+        if deadline.tzinfo is None:
+            raise ValueError("the deadline has no time zone")
+        return round(deadline.timestamp() * 1e9)
+    seconds = deadline.total_seconds() if isinstance(deadline, timedelta) else float(deadline)
+    if not 0 < seconds < 1e9:
+        raise ValueError(f"a deadline of {seconds} s makes no sense")
+    return started_ns + round(seconds * 1e9)
+
+
+def _new_job_id(pipeline: str, started_ns: int) -> str:
+    """Return an identifier that says when, and that no other run has."""
+    when = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(started_ns // 10**9))
+    return f"{pipeline}-{when}-{os.urandom(3).hex()}"

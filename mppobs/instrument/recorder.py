@@ -1,0 +1,254 @@
+"""
+The one recorder of a process: its settings, its journal, the jobs that are open, and what becomes of them after a fork.
+
+Everything is made at the first attempt, never at import. A recorder that cannot open a journal says so once and
+records nothing: the work goes on.
+"""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import logging
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
+
+from mppobs.errors import MppobsError
+from mppobs.instrument.carrier import VARIABLE, decode_text, run_of
+from mppobs.instrument.identity import Identity, detect
+from mppobs.instrument.run import Handoff, Run, StageBinding, current_run
+from mppobs.instrument.sampler import Sampler
+from mppobs.instrument.settings import Settings, changed, from_environment
+from mppobs.journal.writer import JournalWriter
+from mppobs.model import Context
+
+_log = logging.getLogger("mppobs")
+
+STAGES_KEPT: Final = 64
+"""How many attached jobs keep their stages bound."""
+
+
+class Recorder:
+    """
+    The recorder of this process. There is one, `RECORDER`; it lives as long as the process.
+
+    Safe to use from any thread. A forked child starts with an empty one of the same settings.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._settings: Settings | None = None
+        self._identity = Identity()
+        self._journal: JournalWriter | None = None
+        self._sampler: Sampler | None = None
+        self._ambient: Run | None = None
+        self._open: list[Run] = []
+        self._stages: OrderedDict[Context, dict[object, StageBinding]] = OrderedDict()
+        self._refused = False
+        self._hooked = False
+        self.notes = 0
+        """Failures inside this package, none of which reached the user's code."""
+        self.run: Run | None = None
+        """The run of code that no context variable places: the only open job, or else what the environment says."""
+        self.own_shards = itertools.count(_first_own_shard())
+        """Numbers for shards that nobody named: unique in the job, whatever process draws them."""
+
+    # Settings ------------------------------------------------------------------------------------------------------
+
+    def settings(self) -> Settings:
+        """Return the settings, from the environment where nobody has configured anything."""
+        if self._settings is None:
+            with self._lock:
+                self._load(os.environ)
+        assert self._settings is not None
+        return self._settings
+
+    def configure(self, values: Mapping[str, object]) -> None:
+        """Replace settings. A journal that is open is closed; the next attempt opens one under the new settings."""
+        with self._lock:
+            settings = changed(self.settings(), values)
+            self.close()
+            self._settings = settings
+            self._refused = False
+            self._ambient = self.run = None
+            self._choose()
+
+    def reset(self, settings: Settings | None = None) -> Settings | None:
+        """Close the journal, use other settings (`None`: read the environment again) and return the old; for tests."""
+        with self._lock:
+            old = self._settings
+            self.close()
+            self._settings, self._refused, self._ambient, self.run = settings, False, None, None
+            self._stages.clear()
+            if settings is not None:
+                self._identity = detect(os.environ)
+            return old
+
+    def _load(self, environ: Mapping[str, str]) -> None:
+        self._settings = from_environment(environ)
+        self._identity = detect(environ)
+        if self._identity.detector:
+            _log.info("shard %s, as %s says", self._identity.shard, self._identity.detector)
+
+    def identity(self) -> Identity:
+        """Return what the platform says of this process."""
+        self.settings()
+        return self._identity
+
+    # The journal -----------------------------------------------------------------------------------------------------
+
+    def journal(self) -> JournalWriter | None:
+        """Return the journal of this process, opening it; `None` where recording is off or not possible."""
+        journal = self._journal
+        if journal is not None and not journal.closed:
+            return journal
+        with self._lock:
+            if self._journal is None or self._journal.closed:
+                self._journal = None if self._refused else self._open_journal()
+            return self._journal
+
+    def _open_journal(self) -> JournalWriter | None:
+        settings = self.settings()
+        self._refused = True  # until it is open: whatever interrupts this records nothing
+        if not settings.enabled:
+            return None
+        try:
+            info = settings.worker_info(self._identity.node)
+            journal = JournalWriter(settings.directory, info, budget_bytes=settings.budget_bytes)
+        except MppobsError as error:
+            _log.warning("nothing will be recorded: %s", error)
+            return None
+        self._refused = False
+        self._hook()
+        self._sampler = Sampler(journal, settings.sample_seconds)
+        self._sampler.start()
+        return journal
+
+    def _hook(self) -> None:
+        if not self._hooked:
+            self._hooked = True
+            atexit.register(self.close)
+            os.register_at_fork(after_in_child=self._forget)
+
+    def close(self) -> None:
+        """Take the last sample, end the journal, and let go of it. The next attempt opens another."""
+        with self._lock:
+            journal, sampler = self._journal, self._sampler
+            self._journal = self._sampler = None
+            if sampler is not None:
+                sampler.stop()
+            if journal is not None:
+                journal.close()
+
+    def flush(self) -> None:
+        """Take a sample and have the kernel write the journal out, for those who want it to outlive the machine."""
+        journal, sampler = self._journal, self._sampler
+        if journal is None or sampler is None or journal.closed:
+            return
+        try:
+            sampler.sample()
+            journal.sync()
+        except (OSError, ValueError):
+            self.note("the journal could not be synced")
+
+    def _forget(self) -> None:
+        """In a forked child: let go of the parent's journal. Jobs and settings are inherited."""
+        self._lock = threading.RLock()
+        journal, self._journal, self._sampler = self._journal, None, None
+        self.own_shards = itertools.count(_first_own_shard())
+        if journal is not None:
+            journal.abandon()
+
+    # Runs ------------------------------------------------------------------------------------------------------------
+
+    def present(self) -> Run:
+        """Return the run that code here belongs to."""
+        return current_run.get() or self.run or self._choose()
+
+    def ambient(self) -> Run:
+        """Return the run that the environment describes."""
+        with self._lock:
+            if self._ambient is None:
+                self._ambient = ambient_run(self.settings(), self._identity)
+            return self._ambient
+
+    def opened(self, run: Run) -> None:
+        """Note that a job was opened in this process."""
+        with self._lock:
+            self._open.append(run)
+            self._choose()
+
+    def ended(self, run: Run) -> None:
+        """Note that a job of this process has ended."""
+        with self._lock:
+            if run in self._open:
+                self._open.remove(run)
+            self._choose()
+
+    def _choose(self) -> Run:
+        """Choose the run of threads that inherit no context: the only open job, or what the environment says."""
+        with self._lock:
+            self.run = self._open[0] if len(self._open) == 1 else self.ambient()
+            return self.run
+
+    def bind(self, run: Run, key: object, stage: str, task: str) -> StageBinding | None:
+        """Return a stage of a run in this process's journal, and keep it with the run under `key`."""
+        journal = self.journal()
+        if journal is None:
+            return None
+        handle = journal.context(replace(run.context, stage=stage, task=task))
+        binding = StageBinding(run, journal, handle)
+        run.stages[key] = binding
+        return binding
+
+    def stages_of(self, context: Context) -> dict[object, StageBinding]:
+        """Return the stages bound for a context that was attached before, so that each attachment need not bind anew."""
+        with self._lock:
+            stages = self._stages.setdefault(context, {})
+            self._stages.move_to_end(context)
+            if len(self._stages) > STAGES_KEPT:
+                self._stages.popitem(last=False)
+            return stages
+
+    # Faults of our own -------------------------------------------------------------------------------------------------
+
+    def note(self, what: str) -> None:
+        """Count a failure inside this package; the first is logged with its traceback."""
+        self.notes += 1
+        if self.notes == 1:
+            _log.warning("mppobs: %s; further failures are only counted", what, exc_info=True)
+
+
+def ambient_run(settings: Settings, identity: Identity) -> Run:
+    """Return the run that the environment describes: a context that was injected, or names that the platform gives."""
+    handoff = None if identity.shard is None else Handoff(shard=identity.shard, attempt=identity.attempt)
+    if settings.context:
+        try:
+            return run_of(decode_text(settings.context), settings, handoff)
+        except (KeyError, ValueError) as error:
+            _log.warning("%s is passed over: %s", VARIABLE, error)
+    job_id = settings.job_id or identity.job_id
+    started = time.time_ns()
+    context = Context(
+        pipeline=settings.pipeline or "default",
+        job_id=job_id or f"{settings.worker_info(identity.node).worker}-{started // 10**9}",
+        incarnation=0 if job_id else started,
+        tenant=settings.tenant,
+        owner=settings.owner,
+        tier=settings.tier,
+        cluster=settings.cluster,
+        run_kind=settings.run_kind,
+    )
+    return Run(context, handoff)
+
+
+def _first_own_shard() -> int:
+    return int.from_bytes(os.urandom(4), "little") >> 4 << 32
+
+
+RECORDER: Final = Recorder()

@@ -1,0 +1,231 @@
+"""
+How an attempt begins and ends: the hot path.
+
+`start` and `succeed` are what every attempt pays. They are flat and without helper calls on purpose; everything that
+is not the plain success of an attempt goes through `finish`, which is for reading. None of them raises.
+"""
+
+from __future__ import annotations
+
+from time import monotonic_ns, thread_time_ns, time_ns
+from typing import Final, SupportsIndex
+
+from mppobs.instrument.attempt import NOTHING, SPECULATIVE, Attempt, Extra
+from mppobs.instrument.outcomes import SUCCESS, Ending, ending_of
+from mppobs.instrument.recorder import RECORDER
+from mppobs.instrument.run import StageBinding
+from mppobs.journal import format as fmt
+from mppobs.journal.slots import vacate
+from mppobs.journal.writer import JournalWriter
+from mppobs.model import AttemptOutcome, AttemptRecord, DetailKind, DetailRecord, Shard
+
+_pack: Final = fmt.RECORD.pack
+_INTEGER_SHARDS: Final = 1 << 61
+_NO_COUNTS: Final = fmt.pair(0, 0)
+_NO_LINK: Final = fmt.link(0)
+_NO_CPU: Final = fmt.FLAG_NO_CPU << 24
+_HAS_DELAY: Final = fmt.FLAG_HAS_DELAY << 24
+_SPECULATIVE_SLOT: Final = 1 << 8
+_SUCCESS_CODE: Final = fmt.ATTEMPT_CODES[AttemptOutcome.SUCCESS]
+_LAST: Final = fmt.MAX_ATTEMPT
+
+
+def start(
+    binding: StageBinding, shard: Shard, number: int, speculative: bool, assigned_ns: int | None, cpu: bool
+) -> Attempt:
+    """
+    Begin an attempt: show it in a slot, and remember when it began.
+
+    `cpu` says whether the thread's CPU time is the attempt's own.
+    """
+    attempt = Attempt()
+    journal = binding.journal
+    if type(shard) is int and 0 <= shard < _INTEGER_SHARDS:
+        key = shard << 1 | 1
+    else:
+        key = _named(journal, shard) << 1 | 1
+    flags = 0 if cpu else _NO_CPU
+    now = time_ns()
+    identity, check = binding.identity, binding.check
+    if number or speculative:
+        number = min(number, _LAST)
+        bits = number << 16 | (_SPECULATIVE_SLOT if speculative else 0)
+        identity, check = identity | bits, check | bits
+        if speculative:
+            flags |= SPECULATIVE
+    try:
+        place = journal.free_slots.pop()
+    except IndexError:
+        place = journal.take_slot()
+    if place is None:
+        attempt._link = _NO_LINK | number
+    else:
+        # One aligned word at a time; the identity last, so that the slot never shows half of an attempt.
+        words, base = place.words, place.base
+        words[base + 1] = key
+        words[base + 2] = now
+        words[base + 3] = check ^ key ^ now
+        words[base] = identity
+        attempt._link = place.link | number
+    journal.last_context = binding.number
+    attempt._binding = binding
+    attempt._place = place
+    attempt.shard = shard
+    attempt.attempt = number
+    attempt._key = key
+    attempt._start = now + 1
+    attempt._extra = None
+    attempt._reported = False
+    attempt._rows = attempt._read = attempt._written = attempt._delay = 1
+    attempt._faults = _NO_COUNTS
+    if assigned_ns is not None:
+        flags |= _HAS_DELAY
+        attempt._delay = max(now - assigned_ns, 0) + 1
+    attempt._flags = flags
+    attempt._monotonic = monotonic_ns()
+    attempt._cpu = thread_time_ns() if cpu else 0
+    return attempt
+
+
+def succeed(attempt: Attempt) -> None:
+    """Record that an attempt ended well, and free its slot."""
+    if attempt is NOTHING:
+        return
+    flags = attempt._flags
+    cpu = 1 if flags & _NO_CPU else thread_time_ns() - attempt._cpu + 1
+    wall = monotonic_ns() - attempt._monotonic + 1
+    if attempt._extra is not None:
+        finish(attempt, SUCCESS, wall - 1, cpu - 1)
+        return
+    binding = attempt._binding
+    journal = binding.journal
+    try:
+        data = _pack(
+            binding.success | flags, attempt._key, attempt._link, attempt._start, wall, cpu, attempt._delay,
+            attempt._rows, attempt._read, attempt._written, attempt._faults, journal.peak_word,
+        )  # fmt: skip
+    except Exception:
+        finish(attempt, SUCCESS, wall - 1, cpu - 1)  # an amount that is no whole number, for one
+        return
+    try:
+        journal.write(data)
+    except ValueError:
+        journal.overflow(data, _SUCCESS_CODE)
+    place = attempt._place
+    attempt._place = None
+    if place is not None:
+        try:
+            if attempt._reported:
+                vacate(place)
+            else:
+                place.words[place.base] = 0
+            journal.free_slots.append(place)
+        except ValueError:
+            pass  # the journal was closed meanwhile, or is that of the parent of this process
+
+
+def fail(attempt: Attempt, error: BaseException) -> None:
+    """Record that an attempt ended with an exception, and free its slot."""
+    if attempt is NOTHING:
+        return
+    cpu = 0 if attempt._flags & _NO_CPU else thread_time_ns() - attempt._cpu
+    wall = monotonic_ns() - attempt._monotonic
+    finish(attempt, ending_of(error), wall, cpu)
+
+
+def finish(attempt: Attempt, ending: Ending, wall: int, cpu: int) -> None:
+    """Record an attempt in any way that it can end, details before it, and free its slot."""
+    journal, place = attempt._binding.journal, attempt._place
+    try:
+        record = _record(attempt, ending, wall, cpu)
+        details = () if attempt._extra is None else _details(record, attempt._extra, attempt._monotonic + wall)
+        journal.append_attempt(record, details)
+    except Exception:
+        RECORDER.note("an attempt could not be recorded")
+    attempt._place = None
+    if place is not None:
+        try:
+            journal.end(place)
+        except ValueError:
+            pass  # the journal was closed meanwhile, or is that of the parent of this process
+
+
+def _record(attempt: Attempt, ending: Ending, wall: int, cpu: int) -> AttemptRecord:
+    flags, journal = attempt._flags, attempt._binding.journal
+    extra = attempt._extra
+    if extra is not None and extra.ending is not None:
+        ending = extra.ending
+    errors, throttled = fmt.unpair(attempt._faults)
+    number, slot, _ = fmt.unlink(attempt._link)
+    return AttemptRecord(
+        context_id=attempt._binding.number,
+        shard_key=attempt._key >> 1,
+        attempt=number,
+        outcome=ending.outcome,
+        start_ns=attempt._start - 1,
+        duration_ns=wall,
+        reason=ending.reason,
+        error_type=ending.error_type,
+        speculative=bool(flags & SPECULATIVE),
+        cpu_ns=None if flags & _NO_CPU else cpu,
+        delay_ns=attempt._delay - 1 if flags & _HAS_DELAY else None,
+        rows=_whole(attempt._rows) - 1,
+        shuffle_read=_whole(attempt._read) - 1,
+        shuffle_written=_whole(attempt._written) - 1,
+        network_errors=errors,
+        storage_throttled=throttled,
+        peak_rss=journal.peak_word - 1,
+        slot=slot,
+    )
+
+
+def _details(record: AttemptRecord, extra: Extra, end: int) -> list[DetailRecord]:
+    """Return the named amounts of an attempt; its activities end at `end`, by the clock that measures."""
+    activities = {} if extra.ledger is None else extra.ledger.close(end)
+    amounts = {
+        DetailKind.ACTIVITY: activities,
+        DetailKind.NETWORK_ERROR: extra.network,
+        DetailKind.STORAGE_THROTTLED: extra.storage,
+    }
+    return [
+        DetailRecord(what, record.context_id, record.shard_key, record.attempt, record.start_ns, tuple(named.items()))
+        for what, named in amounts.items()
+        if named
+    ]
+
+
+def _whole(amount: object) -> int:
+    """Return an amount as a whole number, 1 (nothing was added) where it is none."""
+    try:
+        return max(int(amount), 1)  # type: ignore[call-overload, no-any-return]
+    except (TypeError, ValueError, OverflowError):
+        RECORDER.note("an amount was no number")
+        return 1
+
+
+def _named(journal: JournalWriter, shard: Shard) -> int:
+    """Return the key of a shard that is a text, or a number of some other kind."""
+    if type(shard) is not str:
+        return journal.name_shard(as_shard(shard))
+    key = journal.names.young.get(shard)
+    return journal.name_shard(shard) if key is None else key
+
+
+def as_shard(shard: object) -> Shard:
+    """
+    Return what identifies a shard as one of the two kinds that a record can hold.
+
+    >>> as_shard(7), as_shard((2026, 11)), as_shard(True)
+    (7, '(2026, 11)', 'True')
+    """
+    if isinstance(shard, (int, str)) and not isinstance(shard, bool):
+        return int(shard) if isinstance(shard, int) else str(shard)
+    if isinstance(shard, SupportsIndex) and not isinstance(shard, bool):
+        return shard.__index__()
+    return str(shard)
+
+
+def forget_cpu(attempt: Attempt) -> None:
+    """Say that the CPU time of the thread that ends an attempt is not the attempt's."""
+    if attempt is not NOTHING:
+        attempt._flags |= _NO_CPU

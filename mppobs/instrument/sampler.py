@@ -1,0 +1,69 @@
+"""What the process uses, sampled on a timer rather than per attempt: CPU, memory, throttling, attempts in flight."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Final
+
+from mppobs.instrument.process import ProcessReader
+from mppobs.journal import format as fmt
+from mppobs.journal.writer import JournalWriter
+from mppobs.model import SampleRecord
+
+_STOP_SECONDS: Final = 1.0
+
+
+class Sampler:
+    """
+    Writes a SAMPLE when it starts, every few seconds, and when it stops. A daemon thread; a forked child starts its own.
+    """
+
+    def __init__(self, journal: JournalWriter, seconds: float) -> None:
+        self._journal = journal
+        self._seconds = seconds
+        self._reader = ProcessReader()
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Take the first sample and start the timer; with an interval of 0 there is none."""
+        self.sample()
+        if self._seconds > 0:
+            self._thread = threading.Thread(target=self._run, name="mppobs-sampler", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Stop the timer and take the last sample."""
+        self._stopped.set()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(_STOP_SECONDS)
+        self.sample()
+
+    def sample(self) -> None:
+        """Write what the process has used so far."""
+        journal = self._journal
+        if journal.closed:
+            return
+        usage = self._reader.read()
+        now = time.time_ns()
+        attempts = (slot for slot in journal.running() if slot.identity & 0xFF == fmt.SLOT_ATTEMPT)
+        in_flight = sum(max(now - slot.start_ns, 0) for slot in attempts)
+        journal.peak_word = usage.peak_rss + 1
+        journal.append(
+            SampleRecord(
+                context_id=journal.last_context,
+                time_ns=now,
+                cpu_ns=time.process_time_ns(),
+                rss=usage.rss,
+                peak_rss=usage.peak_rss,
+                memory_limit=usage.memory_limit,
+                throttled_ns=usage.throttled_ns,
+                oom_kills=usage.oom_kills,
+                in_flight_ns=in_flight,
+            )
+        )
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self._seconds):
+            self.sample()

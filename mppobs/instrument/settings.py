@@ -1,0 +1,163 @@
+"""What a worker is told from outside: the environment and `configure`, parsed in one place."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from mppobs.errors import ConfigError, nearest
+from mppobs.model import RunKind, Tier, WorkerInfo
+
+_log = logging.getLogger("mppobs")
+
+_FOREIGN: Final = ("MPPOBS_SIDECAR_",)
+"""Prefixes of variables that belong to other parts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How this process records. Frozen: `configure` makes another."""
+
+    directory: Path
+    """Where journals go; must be local and is shared with the agent."""
+    enabled: bool = True
+    worker: str = ""
+    """A name that is unique in the cluster; empty for `host-pid`."""
+    node: str = ""
+    """The host; empty for its name."""
+    zone: str = ""
+    node_type: str = ""
+    """The key into the price list."""
+    spot: bool = False
+    dedicated: bool = False
+    """Whether this process exists only to run attempts, so that its idle time is somebody's bill."""
+    lanes: int = 1
+    """How many attempts it runs at a time."""
+    cluster: str = "default"
+    tenant: str = "default"
+    owner: str = ""
+    pipeline: str = ""
+    job_id: str = ""
+    tier: Tier = Tier.STANDARD
+    run_kind: RunKind = RunKind.SCHEDULED
+    context: str = ""
+    """What `inject` gave to another process, in its form for the environment."""
+    sample_seconds: float = 5.0
+    """How often the process's CPU and memory are sampled; 0 for never."""
+    budget_bytes: int = 256 * 1024 * 1024
+    """How much of the disk the journal may hold at a time."""
+
+    def worker_info(self, node: str = "") -> WorkerInfo:
+        """Return what the journal says of this process; `node` is what the platform calls the host."""
+        host = self.node or node or socket.gethostname()
+        return WorkerInfo(
+            worker=self.worker or f"{host}-{os.getpid()}",
+            node=host,
+            zone=self.zone,
+            node_type=self.node_type,
+            spot=self.spot,
+            dedicated=self.dedicated,
+            lanes=self.lanes,
+            pid=os.getpid(),
+        )
+
+
+def _flag(text: str) -> bool:
+    known = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    try:
+        return known[text.strip().lower()]
+    except KeyError:
+        raise ValueError(f"{text!r} is neither true nor false") from None
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(f"{text!r} is not above 0")
+    return number
+
+
+def _seconds(text: str) -> float:
+    number = float(text)
+    if not 0 <= number < float("inf"):
+        raise ValueError(f"{text!r} is no number of seconds")
+    return number
+
+
+VARIABLES: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
+    "MPPOBS_DIR": ("directory", Path),
+    "MPPOBS_DISABLED": ("enabled", lambda text: not _flag(text)),
+    "MPPOBS_WORKER": ("worker", str),
+    "MPPOBS_NODE": ("node", str),
+    "MPPOBS_ZONE": ("zone", str),
+    "MPPOBS_NODE_TYPE": ("node_type", str),
+    "MPPOBS_SPOT": ("spot", _flag),
+    "MPPOBS_DEDICATED": ("dedicated", _flag),
+    "MPPOBS_LANES": ("lanes", _positive),
+    "MPPOBS_CLUSTER": ("cluster", str),
+    "MPPOBS_TENANT": ("tenant", str),
+    "MPPOBS_OWNER": ("owner", str),
+    "MPPOBS_PIPELINE": ("pipeline", str),
+    "MPPOBS_JOB_ID": ("job_id", str),
+    "MPPOBS_TIER": ("tier", Tier),
+    "MPPOBS_RUN_KIND": ("run_kind", RunKind),
+    "MPPOBS_CONTEXT": ("context", str),
+    "MPPOBS_SAMPLE_SECONDS": ("sample_seconds", _seconds),
+    "MPPOBS_BUDGET_BYTES": ("budget_bytes", _positive),
+}
+"""Every environment variable of a worker, the setting it gives, and how it is read."""
+
+IDENTITY_VARIABLES: Final = ("MPPOBS_SHARD", "MPPOBS_ATTEMPT")
+"""Read by `mppobs.instrument.identity`."""
+
+
+def default_directory() -> Path:
+    """Return where journals go when nobody says: a directory of this user's own under the temporary one."""
+    return Path(tempfile.gettempdir()) / f"mppobs-{os.getuid()}"
+
+
+def from_environment(environ: Mapping[str, str]) -> Settings:
+    """
+    Return the settings that the environment gives.
+
+    A variable that is unknown or makes no sense is passed over with a warning that names the nearest one: a typing
+    error must not stop the work that is only observed.
+
+    >>> from_environment({"MPPOBS_PIPELINE": "nightly", "MPPOBS_LANES": "4"}).lanes
+    4
+    """
+    values: dict[str, Any] = {"directory": default_directory()}
+    for name, text in environ.items():
+        if not name.startswith("MPPOBS_") or name.startswith(_FOREIGN) or name in IDENTITY_VARIABLES:
+            continue
+        if name not in VARIABLES:
+            _log.warning("%s is no variable of mppobs: %s", name, nearest(name, (*VARIABLES, *IDENTITY_VARIABLES)))
+            continue
+        field, parse = VARIABLES[name]
+        try:
+            values[field] = parse(text)
+        except ValueError as error:
+            _log.warning("%s is passed over: %s", name, error)
+    return Settings(**values)
+
+
+def changed(settings: Settings, values: Mapping[str, object]) -> Settings:
+    """Return settings with those values replaced that are not `None`. Raises `ConfigError` for values without meaning."""
+    given: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
+    try:
+        if "directory" in given:
+            given["directory"] = Path(given["directory"])
+        if given.get("lanes", 1) < 1 or given.get("sample_seconds", 0) < 0 or given.get("budget_bytes", 1) < 1:
+            raise ValueError("lanes, sample_seconds and budget_bytes are not negative")
+        for name, kind in (("tier", Tier), ("run_kind", RunKind)):
+            if name in given:
+                given[name] = kind(given[name])
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"configure: {error}") from error
+    return replace(settings, **given)
