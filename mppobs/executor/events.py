@@ -171,12 +171,3 @@ class Load(NamedTuple):
     running_shards: int
     idle_workers: int
     busy_workers: int
-
-
-class StageCounts(NamedTuple):
-    """Shards of a stage by what has become of them."""
-
-    planned: int
-    committed: int
-    failed: int
-    running: int

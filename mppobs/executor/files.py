@@ -86,7 +86,8 @@ class Workspace:
     """
     One executor's part of a directory that several may share.
 
-    Removes what dead executors left there; `close` removes its own. Raises `ConfigError` where the directory cannot be used.
+    Removes what dead executors left there; `close` removes its own. Raises `ConfigError` where the directory is of no
+    use.
     """
 
     def __init__(self, directory: str | os.PathLike[str] | None) -> None:

@@ -153,10 +153,11 @@ class Plan:
     stages: tuple[Stage, ...]
     job_id: str = ""
     """Empty: the executor makes one of the pipeline's name and the time."""
-    tenant: str = "default"
+    tenant: str = ""
+    """Empty, like `owner`, and `None` for the two after it: what `mppobs.configure` says."""
     owner: str = ""
-    tier: Tier = Tier.STANDARD
-    run_kind: RunKind = RunKind.SCHEDULED
+    tier: Tier | None = None
+    run_kind: RunKind | None = None
     deadline: float = 0.0
     """Seconds after submission by which the job should have finished; 0 for none. Promised, not enforced."""
     on_failure: OnFailure = OnFailure.STOP

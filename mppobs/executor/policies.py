@@ -25,7 +25,7 @@ Work that may wait at a worker. A round trip over a pipe takes about 0.1 ms, so 
 no shard waits behind another for longer than people would notice.
 """
 
-_LOSSES: Final = frozenset({Reason.WORKER_LOST, Reason.NODE_LOST, Reason.OOM_KILLED})
+_LOSSES: Final = frozenset({Reason.WORKER_LOST, Reason.NODE_LOST, Reason.OOM_KILLED, Reason.SHUTDOWN})
 
 
 class Blame(Enum):

@@ -30,7 +30,6 @@ from mppobs.executor.events import (
     JobSubmitted,
     Load,
     ShardFailed,
-    StageCounts,
     StageDone,
     StageOpened,
     StageReady,
@@ -91,10 +90,6 @@ class Scheduler:
         running, busy = len(self._running), self._pool.busy
         idle = len(self._pool.workers) - busy
         return Load(len(self._jobs) - running_jobs, running_jobs, max(open_shards - running, 0), running, idle, busy)
-
-    def counts(self, job: str) -> list[StageCounts]:
-        """Return how far each stage of a job that has not ended has come."""
-        return [StageCounts(s.shards, s.decided - s.failed, s.failed, s.running) for s in self._jobs[job].stages]
 
     # Events
 

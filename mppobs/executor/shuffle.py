@@ -9,14 +9,14 @@ read from it are equal when each partition is read once.
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -35,12 +35,15 @@ _CHECKED_TAIL: Final = struct.Struct("<8sIIQI")
 _BATCH_ROWS: Final = 1 << 16
 
 
-class ExchangeError(MppobsError):
+class ExchangeError(MppobsError, OSError):
     """Raised when exchanged data is gone or is not what was written: the platform's fault, reason `storage`."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.errno = errno.EIO
 
-@dataclass(frozen=True, slots=True)
-class Output:
+
+class Output(NamedTuple):
     """What an attempt wrote. Small enough to be sent to the coordinator."""
 
     attempt: int

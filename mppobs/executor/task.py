@@ -26,19 +26,21 @@ must not mind. It runs in a process with one lane, so it should not start thread
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import pyarrow as pa
 
+from mppobs.errors import MppobsError
 from mppobs.model import Shard
 
 MAX_VALUE_BYTES: Final = 8 * 1024 * 1024
 """The largest pickled value that a task may return; tables have no such limit, since they travel in files."""
 
 
-class Throttled(Exception):
+class Throttled(OSError):
     """
     Raised by a task whose storage or service told it to slow down.
 
@@ -47,7 +49,12 @@ class Throttled(Exception):
 
     def __init__(self, message: str = "throttled", retry_after: float = 0.0) -> None:
         super().__init__(message)
+        self.errno = errno.EIO
         self.retry_after = retry_after
+
+
+class TaskError(MppobsError):
+    """Raised where a task cannot be run or gave what cannot be used. The same would happen again: there is no retry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +75,7 @@ class TaskInput:
         Return what the shards of an earlier stage wrote: this shard's partition, or everything for broadcast reads.
 
         `stage` must be among the stage's `reads`. Rows and bytes read are counted. Raises `ExchangeError` where the
-        data is gone or damaged, and `ConfigError` for a stage that is not read.
+        data is gone or damaged, and `TaskError` for a stage that is not read.
         """
         return pa.concat_tables(self._open(stage))
 
