@@ -303,12 +303,13 @@ def _no_text(_text: str) -> int:
 
 def _write(files: JournalFiles, last: _Segment | None, records: Sequence[SealRecord], now: int) -> None:
     """Write the records in one go where the sealer's places suffice, else to segments of their own."""
-    if last is not None and len(records) <= last.header.places - last.next_place:
+    index = max(files.segments, default=-1) + 1
+    # Of several segments only the newest is certain to be still before every reader.
+    if last is not None and last.header.index == index - 1 and len(records) <= last.header.places - last.next_place:
         data = b"".join(encode(record, _no_text) for record in records)
         with _writable(last.path) as file:
             _write_all(file, data, (last.next_place + 1) * fmt.RECORD_BYTES)
         return
-    index = max(files.segments, default=-1) + 1
     for first in range(0, len(records), RECORDS_PER_SEGMENT):
         part = records[first : first + RECORDS_PER_SEGMENT]
         contexts = {getattr(record, "context_id", 0) for record in part}
