@@ -7,10 +7,10 @@ Nothing here is durable or counted: every figure is of this moment and can be ha
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 
@@ -21,17 +21,19 @@ from mppobs.diagnose.stragglers import (
     find_stragglers,
     profile,
 )  # fmt: skip
-from mppobs.model import Context, JobKey, Slot, WorkerInfo
+from mppobs.model import Context, JobKey, SampleRecord, Slot, WorkerInfo
 from mppobs.sidecar.aggregates import PipelineKey, StageKey
-from mppobs.sidecar.fold_journals import JournalState
 from mppobs.sidecar.follow import LiveJournal
 from mppobs.sidecar.predict import Pace, predict_finish
-from mppobs.sidecar.running import JobStage, RunningJob
+from mppobs.sidecar.running import DecidedJob, JobStage, RunningJob
 from mppobs.sidecar.tables import COMMITTED
 from mppobs.sidecar.view import Live, LiveAttempt, LivePipeline, LiveRun, LiveStraggler
 
 PROFILE_SHARDS: Final = 4096
 """Finished shards from which a stage's profile is drawn, evenly: it may have millions, and a scrape cannot wait."""
+RECENT_SECONDS: Final = 60.0
+"""How long a judged job is shown: several scrapes."""
+MAX_RECENT: Final = 1000
 _NS: Final = 1e9
 
 
@@ -44,6 +46,25 @@ class LiveSettings:
     """An attempt that reports progress is stuck when it has reported none for so long."""
 
 
+class Folded(Protocol):
+    """What is asked of the fold: `mppobs.sidecar.fold.Fold` says what each means."""
+
+    @property
+    def running(self) -> Mapping[JobKey, RunningJob]: ...
+
+    def resolve(self, journal: str, context_id: int) -> Context | None: ...
+
+    def worker(self, journal: str) -> WorkerInfo | None: ...
+
+    def sample(self, journal: str) -> tuple[SampleRecord, Context | None] | None: ...
+
+    def cluster(self, journal: str) -> str | None: ...
+
+    def job_of(self, context: Context) -> RunningJob | None: ...
+
+    def pipeline_of(self, context: Context) -> PipelineKey: ...
+
+
 @dataclass(slots=True)
 class _Job:
     """A running job with what of it runs."""
@@ -54,8 +75,7 @@ class _Job:
 
 
 def live_view(
-    running: Mapping[JobKey, RunningJob],
-    journals: Mapping[str, JournalState],
+    fold: Folded,
     live: Iterable[LiveJournal],
     now_ns: int,
     settings: LiveSettings,
@@ -65,13 +85,13 @@ def live_view(
     """
     Return what runs now.
 
-    `journals` is what the fold knows of each journal, `live` what the follower saw in their slots, and `recent` the
-    jobs that ended a moment ago, which are shown beside those that run.
+    `live` is what the follower saw in the slots of journals, and `recent` the jobs that were judged a moment ago,
+    which are shown beside those that run.
     """
     seen = list(live)
     followed = [each for each in seen if each.alive]
-    jobs = {key: _Job(job, checkpoint_ns=job.checkpoint_ns) for key, job in running.items()}
-    _place_slots(jobs, followed, journals)
+    jobs = {key: _Job(job, checkpoint_ns=job.checkpoint_ns) for key, job in fold.running.items()}
+    _place_slots(jobs, followed, fold)
     pipelines: dict[PipelineKey, LivePipeline] = {}
     stragglers: list[LiveStraggler] = []
     for each in jobs.values():
@@ -79,9 +99,9 @@ def live_view(
         found = list(_stragglers(each, now_ns, settings.stragglers))
         _count(pipeline, each, found, now_ns, settings)
         stragglers += found
-    for key, queued in _queued(running).items():
+    for key, queued in _queued(fold.running).items():
         pipelines[key].jobs["pending"] += queued
-    for key, ratios in _memory(followed, journals, running).items():
+    for key, ratios in _memory(followed, fold).items():
         pipelines.setdefault(key, LivePipeline()).memory = _peaks(ratios)
     runs = [_run(each, now_ns) for each in jobs.values()] + list(recent)
     return Live(
@@ -89,40 +109,24 @@ def live_view(
         runs=sorted(runs, key=lambda run: _worst_first(run, now_ns)),
         stragglers=sorted(stragglers, key=lambda straggler: (-straggler.left, -straggler.elapsed)),
         attempts=[attempt for each in jobs.values() for attempt in each.attempts],
-        workers=_workers(followed, journals, running),
+        workers=_workers(followed, fold),
         journals={"live": len(followed), "dead": len(seen) - len(followed)},
     )
 
 
-def _names(running: Mapping[JobKey, RunningJob]) -> dict[JobKey, JobKey]:
-    """
-    Return the running jobs by every key under which records and slots name them.
-
-    Incarnation 0 is the one that runs; of several, the one that began last.
-    """
-    names: dict[JobKey, JobKey] = {}
-    for key, job in sorted(running.items(), key=lambda item: item[1].start_ns):
-        for incarnation in (0, *job.aliases, key.incarnation):
-            names[replace(key, incarnation=incarnation)] = key
-    return names
-
-
-def _place_slots(
-    jobs: Mapping[JobKey, _Job], live: Iterable[LiveJournal], journals: Mapping[str, JournalState]
-) -> None:
+def _place_slots(jobs: Mapping[JobKey, _Job], live: Iterable[LiveJournal], fold: Folded) -> None:
     """Give every occupied slot to its job. A slot whose context has not been folded yet waits for the next look."""
-    names = _names({key: each.job for key, each in jobs.items()})
     for journal in live:
-        state = journals.get(journal.journal)
-        for slot in journal.slots if state is not None else ():
-            context = state.context(slot.context_id) if state else None
-            key = names.get(context.job_key) if context else None
-            if state is None or context is None or key is None:
+        worker = fold.worker(journal.journal) or WorkerInfo("")
+        for slot in journal.slots:
+            context = fold.resolve(journal.journal, slot.context_id)
+            job = fold.job_of(context) if context is not None else None
+            if context is None or job is None:
                 continue
-            mine = jobs[key]
+            mine = jobs[job.key]
             mine.checkpoint_ns = max(mine.checkpoint_ns, slot.checkpoint_ns)
             if not slot.is_job:
-                mine.attempts.append(_attempt(mine.job, context.stage, slot, state.tables.info))
+                mine.attempts.append(_attempt(job, context.stage, slot, worker))
 
 
 def _attempt(job: RunningJob, stage_name: str, slot: Slot, worker: WorkerInfo) -> LiveAttempt:
@@ -245,25 +249,14 @@ def _worst_first(run: LiveRun, now_ns: int) -> tuple[float, int, str]:
     return slack, run.started_ns, run.job.job_id
 
 
-def _memory(
-    live: Iterable[LiveJournal], journals: Mapping[str, JournalState], running: Mapping[JobKey, RunningJob]
-) -> dict[PipelineKey, list[float]]:
+def _memory(live: Iterable[LiveJournal], fold: Folded) -> dict[PipelineKey, list[float]]:
     """Return the peak memory over the limit of live workers that have one, by the pipeline that they ran last."""
     found: dict[PipelineKey, list[float]] = {}
-    exposed = {_plain_key(job.context): job.pipeline for job in running.values()}
     for journal in live:
-        state = journals.get(journal.journal)
-        if state is None or state.sample is None or state.sampled is None or not state.sample.memory_limit:
-            continue
-        plain = _plain_key(state.sampled)
-        key = exposed.get(plain, plain)
-        found.setdefault(key, []).append(state.sample.peak_rss / state.sample.memory_limit)
+        sample, context = fold.sample(journal.journal) or (None, None)
+        if sample is not None and context is not None and sample.memory_limit:
+            found.setdefault(fold.pipeline_of(context), []).append(sample.peak_rss / sample.memory_limit)
     return found
-
-
-def _plain_key(context: Context) -> PipelineKey:
-    """Return the labels of a context's pipeline before any cap."""
-    return PipelineKey(context.cluster, context.tenant, context.pipeline)
 
 
 def _peaks(ratios: Iterable[float]) -> dict[str, float]:
@@ -272,9 +265,7 @@ def _peaks(ratios: Iterable[float]) -> dict[str, float]:
     return {"0.9": ordered[math.ceil(0.9 * len(ordered)) - 1], "1": ordered[-1]}
 
 
-def _workers(
-    live: Iterable[LiveJournal], journals: Mapping[str, JournalState], running: Mapping[JobKey, RunningJob]
-) -> dict[str, dict[str, int]]:
+def _workers(live: Iterable[LiveJournal], fold: Folded) -> dict[str, dict[str, int]]:
     """
     Return workers by cluster and state.
 
@@ -283,14 +274,16 @@ def _workers(
     """
     found: dict[str, dict[str, int]] = {}
     for journal in live:
-        state = journals.get(journal.journal)
-        if state is None:
+        name = journal.journal
+        info, cluster = fold.worker(name), fold.cluster(name)
+        if info is None or cluster is None:
             continue
+        _, ran = fold.sample(name) or (None, None)
         busy = any(not slot.is_job for slot in journal.slots)
-        if busy or state.tables.info.dedicated or (state.sampled is not None and state.sampled.stage):
-            states = found.setdefault(state.tables.cluster, {"idle": 0, "busy": 0, "draining": 0})
+        if busy or info.dedicated or (ran is not None and ran.stage):
+            states = found.setdefault(cluster, {"idle": 0, "busy": 0, "draining": 0})
             states["busy" if busy else "idle"] += 1
-    for cluster, draining in _draining(running).items():
+    for cluster, draining in _draining(fold.running).items():
         states = found.get(cluster, {})
         for state_name in ("idle", "busy"):
             taken = min(draining, states.get(state_name, 0))
@@ -310,3 +303,33 @@ def _draining(running: Mapping[JobKey, RunningJob]) -> Mapping[str, int]:
     for (cluster, _), count in said.items():
         total[cluster] += count
     return total
+
+
+class RecentRuns:
+    """
+    The jobs that were judged a moment ago, so that a scrape that comes just after the end still sees how it went.
+
+    Not for several threads at once.
+    """
+
+    def __init__(self, keep_seconds: float = RECENT_SECONDS) -> None:
+        self._keep_ns = round(keep_seconds * _NS)
+        self._runs: deque[tuple[int, LiveRun]] = deque(maxlen=MAX_RECENT)
+
+    def add(self, jobs: Iterable[DecidedJob]) -> None:
+        """Take in jobs as they are judged."""
+        for job in jobs:
+            total = sum(stage.total for stage in job.stages.values())
+            decided = sum(stage.decided for stage in job.stages.values())
+            run = LiveRun(
+                key=job.pipeline, job=job.key, owner=job.context.owner, tier=job.context.tier, state=str(job.outcome),
+                started_ns=job.start_ns, progress=min(1.0, decided / total) if total else None,
+                predicted_finish_ns=job.end_ns, deadline_ns=job.deadline_ns,
+            )  # fmt: skip
+            self._runs.append((job.settled_ns, run))
+
+    def runs(self, now_ns: int) -> list[LiveRun]:
+        """Return those that are recent enough, the oldest first."""
+        while self._runs and self._runs[0][0] + self._keep_ns < now_ns:
+            self._runs.popleft()
+        return [run for _, run in self._runs]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mppobs.model import (
     Context,
+    DispatchRecord,
     HeartbeatRecord,
     JobKey,
     JobOutcome,
@@ -20,16 +20,15 @@ from mppobs.model import (
     WorkerInfo,
 )
 from mppobs.sidecar.aggregates import PipelineKey, StageKey
-from mppobs.sidecar.fold_journals import JournalState
 from mppobs.sidecar.follow import LiveJournal
-from mppobs.sidecar.live import LiveSettings, live_view, stage_profile
+from mppobs.sidecar.live import LiveSettings, RecentRuns, live_view, stage_profile
 from mppobs.sidecar.predict import Pace, predict_finish
 from mppobs.sidecar.running import JobStage, RunningJob
 from mppobs.sidecar.tables import COMMITTED
 from mppobs.sidecar.view import Live, LiveRun
+from tests.sidecar.journals import NOW, SECOND, fold_all, new_fold
+from tests.sidecar.scenario import BEGAN, Scenario
 
-NOW = 1_700_000_000_000_000_000
-SECOND = 1_000_000_000
 KEY = PipelineKey("default", "default", "nightly")
 
 
@@ -56,39 +55,62 @@ def attempt_slot(shard: int, *, started: int = NOW - SECOND, progress: float | N
 
 
 class World:
-    """Running jobs, and journals with slots."""
+    """A fold made by hand: running jobs, and journals with slots."""
 
     def __init__(self, *jobs: RunningJob) -> None:
         self.running = {each.key: each for each in jobs}
-        self.journals: dict[str, JournalState] = {}
+        self.contexts: dict[str, Context] = {}
+        self.infos: dict[str, WorkerInfo] = {}
+        self.samples: dict[str, SampleRecord] = {}
         self.live: list[LiveJournal] = []
 
-    def worker(
-        self, of: RunningJob, *slots: Slot, alive: bool = True, incarnation: int | None = None, node: str = "",
-        memory: tuple[int, int] | None = None, dedicated: bool = False, stage: str = "map",
+    def resolve(self, journal: str, context_id: int) -> Context | None:
+        """Every journal has one context, number 1."""
+        return self.contexts.get(journal) if context_id == 1 else None
+
+    def sample(self, journal: str) -> tuple[SampleRecord, Context | None] | None:
+        """The newest sample, taken in the journal's context."""
+        return (self.samples[journal], self.contexts[journal]) if journal in self.samples else None
+
+    def cluster(self, journal: str) -> str | None:
+        """The cluster of the journal's context."""
+        return self.contexts[journal].cluster if journal in self.contexts else None
+
+    def job_of(self, context: Context) -> RunningJob | None:
+        """The job of the context's key."""
+        return self.running.get(context.job_key)
+
+    def pipeline_of(self, context: Context) -> PipelineKey:
+        """Its own labels."""
+        return PipelineKey(context.cluster, context.tenant, context.pipeline)
+
+    def worker(self, journal: str) -> WorkerInfo | None:
+        """The process of a journal."""
+        return self.infos.get(journal)
+
+    def add(
+        self, of: RunningJob, *slots: Slot, alive: bool = True, node: str = "", memory: tuple[int, int] | None = None,
+        dedicated: bool = False, stage: str = "map",
     ) -> None:  # fmt: skip
         """Add a process with slots; `memory` is its peak and its limit."""
-        name = f"journal-{len(self.journals)}"
-        state = self.journals[name] = JournalState(name)
-        key = of.key.incarnation if incarnation is None else incarnation
-        state.tables.contexts[1] = Context("nightly", of.key.job_id, key, stage=stage)
-        state.tables.info = WorkerInfo(name, node, dedicated=dedicated)
+        name = f"journal-{len(self.live)}"
+        self.contexts[name] = Context("nightly", of.key.job_id, of.key.incarnation, stage=stage)
+        self.infos[name] = WorkerInfo(name, node, dedicated=dedicated)
         if memory is not None:
-            state.sample = SampleRecord(1, NOW, 0, 0, memory[0], memory[1], 0, 0, 0)
-            state.sampled = state.tables.contexts[1]
+            self.samples[name] = SampleRecord(1, NOW, 0, 0, memory[0], memory[1], 0, 0, 0)
         self.live.append(LiveJournal(name, alive, 1, list(slots)))
 
     def view(self, now: int = NOW, *, recent: tuple[LiveRun, ...] = ()) -> Live:
         """What runs now."""
-        return live_view(self.running, self.journals, self.live, now, LiveSettings(), recent=recent)
+        return live_view(self, self.live, now, LiveSettings(), recent=recent)
 
 
 def test_shards_are_running_by_slot_and_pending_by_plan() -> None:
     """Two attempts at one shard are one running shard; what is neither decided nor running is pending."""
     running = job(planned=10, done=4)
     world = World(running)
-    world.worker(running, attempt_slot(5), attempt_slot(6))
-    world.worker(running, attempt_slot(6))
+    world.add(running, attempt_slot(5), attempt_slot(6))
+    world.add(running, attempt_slot(6))
 
     live = world.view()
     assert live.pipelines[KEY].shards == {"pending": 4, "running": 2}
@@ -108,24 +130,13 @@ def test_slots_of_dead_owners_and_of_unknown_jobs_count_nothing() -> None:
     """A dead owner's slots become records soon; a context that was not folded yet waits."""
     running = job(planned=10)
     world = World(running)
-    world.worker(running, attempt_slot(1), alive=False)
-    world.worker(job("job-9"), attempt_slot(1))
+    world.add(running, attempt_slot(1), alive=False)
+    world.add(job("job-9"), attempt_slot(1))
     world.live.append(LiveJournal("unknown", True, 1, [attempt_slot(1)]))
 
     live = world.view()
     assert live.attempts == []
     assert live.journals == {"live": 2, "dead": 1}
-
-
-@pytest.mark.parametrize("incarnation", [0, 7])
-def test_slots_find_their_job_without_incarnation_and_by_alias(incarnation: int) -> None:
-    """Incarnation 0 is the one that runs; a resumed job's new incarnation is an alias of the first."""
-    running = job(planned=2)
-    running.aliases.append(7)
-    world = World(running)
-    world.worker(running, attempt_slot(1), incarnation=incarnation)
-
-    assert [each.job for each in world.view().attempts] == [running.key]
 
 
 def test_checkpoint_lag_is_the_worst_job_s_and_only_of_jobs_that_take_checkpoints() -> None:
@@ -137,7 +148,7 @@ def test_checkpoint_lag_is_the_worst_job_s_and_only_of_jobs_that_take_checkpoint
     assert World(silent).view().pipelines[KEY].checkpoint_lag is None
     assert world.view().pipelines[KEY].checkpoint_lag == 50.0
 
-    world.worker(fresh, Slot(0, 1, NOW, True, checkpoint_ns=NOW - 5 * SECOND))
+    world.add(fresh, Slot(0, 1, NOW, True, checkpoint_ns=NOW - 5 * SECOND))
     assert world.view().pipelines[KEY].checkpoint_lag == 20.0
 
 
@@ -146,7 +157,7 @@ def test_an_attempt_is_stuck_when_it_stops_to_report_progress() -> None:
     running = job(planned=3)
     world = World(running)
     long_ago = NOW - 301 * SECOND
-    world.worker(
+    world.add(
         running,
         attempt_slot(0, started=long_ago, progress=0.5, at=long_ago),
         attempt_slot(1, started=long_ago, progress=0.5, at=NOW - 299 * SECOND),
@@ -162,7 +173,7 @@ def test_stragglers_are_found_from_finished_shards_and_running_slots() -> None:
     row, _ = running.stages["map"].table.rows(np.array([8], np.uint64))
     running.stages["map"].table.input[row] = 8000
     world = World(running)
-    world.worker(running, attempt_slot(8, started=NOW - 40 * SECOND), node="n1")
+    world.add(running, attempt_slot(8, started=NOW - 40 * SECOND), node="n1")
 
     [found] = world.view().stragglers
     assert (found.cause, found.attempt.shard, found.elapsed, found.left) == (StragglerCause.SKEW, 8, 40.0, 40.0)
@@ -184,7 +195,7 @@ def test_completeness_leaves_out_what_still_runs() -> None:
     running.coordinated = True
     running.stages["map"].dispatched, running.stages["map"].recorded = 9, 6
     world = World(running)
-    world.worker(running, attempt_slot(7), attempt_slot(8))
+    world.add(running, attempt_slot(7), attempt_slot(8))
 
     pipeline = world.view().pipelines[KEY]
     assert (pipeline.recorded, pipeline.dispatched) == (6, 7)
@@ -196,12 +207,12 @@ def test_workers_are_processes_that_run_attempts_by_what_they_do() -> None:
     running.coordinator = "journal-9"
     running.heartbeat = HeartbeatRecord(1, NOW, draining_workers=2)
     world = World(running, job("job-2"))
-    world.worker(running, attempt_slot(1))
-    world.worker(running, attempt_slot(2))
-    world.worker(running, dedicated=True)
-    world.worker(running, memory=(1, 2))
-    world.worker(running, Slot(0, 1, NOW, True))
-    world.worker(running, memory=(1, 2), stage="")
+    world.add(running, attempt_slot(1))
+    world.add(running, attempt_slot(2))
+    world.add(running, dedicated=True)
+    world.add(running, memory=(1, 2))
+    world.add(running, Slot(0, 1, NOW, True))
+    world.add(running, memory=(1, 2), stage="")
 
     assert world.view().workers == {"default": {"idle": 0, "busy": 2, "draining": 2}}
 
@@ -211,9 +222,9 @@ def test_memory_is_the_peak_over_the_limit_of_live_workers() -> None:
     running = job()
     world = World(running)
     for peak in range(1, 11):
-        world.worker(running, memory=(peak, 20))
-    world.worker(running, memory=(5, 0))
-    world.worker(running, memory=(20, 20), alive=False)
+        world.add(running, memory=(peak, 20))
+    world.add(running, memory=(5, 0))
+    world.add(running, memory=(20, 20), alive=False)
 
     assert world.view().pipelines[KEY].memory == {"0.9": 0.45, "1": 0.5}
 
@@ -276,3 +287,37 @@ def test_nothing_is_predicted_before_the_first_shard_is_decided() -> None:
     assert predict_finish(Pace(0, 100, 0), 1000) is None
     assert predict_finish(Pace(0, 0, 0), 1000) is None
     assert predict_finish(Pace(0, 5, 5), 1000) == 1000
+
+
+def test_a_judged_job_is_shown_for_a_while() -> None:
+    """Its state is how it ended, until a minute has passed."""
+    scenario = Scenario()
+    scenario.start(map=1)
+    scenario.done("map", 0)
+    decided = scenario.decided()
+    recent = RecentRuns()
+    recent.add([decided])
+
+    [run] = recent.runs(decided.settled_ns + 60 * SECOND)
+    assert (run.job, run.state, run.progress, run.predicted_finish_ns) == (decided.key, "success", 1.0, decided.end_ns)
+    assert recent.runs(decided.settled_ns + 61 * SECOND) == []
+
+
+def test_a_real_fold_is_enough() -> None:
+    """From records and slots to what runs: names of shards, workers and input come from the fold."""
+    scenario = Scenario()
+    scenario.start(map=3)
+    scenario.done("map", "part-0")
+    key = scenario.journal.shard("part-1")
+    scenario.journal.append(DispatchRecord(scenario.stage("map"), key, 0, BEGAN, worker="worker-1", input_bytes=77))
+    fold = new_fold()
+    fold_all(fold, [scenario.journal], NOW)
+    slot = Slot(0, scenario.stage("map"), NOW - SECOND, shard_key=key)
+
+    live = live_view(fold, [LiveJournal(scenario.journal.uuid, True, 7, [slot])], NOW, LiveSettings())
+    [attempt] = live.attempts
+    assert (attempt.shard, attempt.stage, attempt.worker, attempt.node) == ("part-1", "map", "worker-1", "node-1")
+    assert attempt.input_bytes == 77
+    assert live.pipelines[KEY].shards == {"pending": 1, "running": 1}
+    assert live.workers == {"default": {"idle": 0, "busy": 1, "draining": 0}}
+    assert live.runs[0].progress == 1 / 3
