@@ -1,0 +1,261 @@
+"""
+The demo as people run it, with a real Prometheus scraping its sidecar: what the catalogue promises is what arrives.
+
+One run of the command feeds all the tests. What the demo does not feed is listed with the reason.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from mppobs.catalog.indicators import BY_KEY
+from mppobs.catalog.metrics import METRICS, Metric, Type
+from tests import servers
+
+ROOT = Path(__file__).parents[1]
+SCALE_FACTOR = 0.02
+RUNS = 3
+PIPELINES = {"tpch-pricing-summary", "tpch-shipping-priority"}
+
+NOT_FED: dict[str, str] = {
+    "mpp_network_errors_total": "tasks read and write local files: no transfer fails",
+}
+"""Metrics of the catalogue that stay at 0, or have no series, in the demo; and why."""
+
+
+@dataclass(frozen=True)
+class DemoRun:
+    """A demo that has judged its jobs and still serves."""
+
+    found: dict[str, Any]
+    """What `--json` wrote."""
+    output: str
+    records: Path
+    """The raw records that it kept."""
+    url: str
+    prometheus: servers.Prometheus
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoRun]:
+    """Run the demo with `--serve` and a Prometheus beside it; keep both up for the tests."""
+    directory = tmp_path_factory.mktemp("demo")
+    report, log, port = directory / "found.json", directory / "log", servers.free_port()
+    command = [
+        sys.executable, "-m", "mppobs.cli.main", "demo", f"--scale-factor={SCALE_FACTOR}", f"--runs={RUNS}",
+        "--workers=2", f"--data={directory}/data", f"--keep={directory}/records", f"--json={report}",
+        f"--port={port}", "--serve",
+    ]  # fmt: skip
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(directory), "COLUMNS": "160"}
+    with (
+        servers.prometheus(directory / "prometheus", [f"127.0.0.1:{port}"], interval="250ms") as prometheus,
+        servers.process(command, log, env) as child,
+    ):
+
+        def is_done() -> bool:
+            assert child.poll() is None, log.read_text()
+            return report.exists() and "Ctrl-C" in log.read_text()
+
+        servers.wait_until("the demo", is_done, seconds=150)
+        time.sleep(1.5)  # so that what the last round left is scraped too
+        url = f"http://127.0.0.1:{port}"
+        yield DemoRun(json.loads(report.read_text()), log.read_text(), directory / "records", url, prometheus)
+
+
+def test_every_answer_is_that_of_duckdb(demo: DemoRun) -> None:
+    """Each run of both queries gave the right rows, the runs with trouble included."""
+    assert demo.found["ok"] is True
+    assert {answer["query"]: answer["right"] for answer in demo.found["answers"].values()} == {"Q1": RUNS, "Q3": RUNS}
+
+
+def test_report_has_every_indicator_of_both_pipelines(demo: DemoRun) -> None:
+    """`--json` has M1 to M12 for each pipeline, with values for all that a demo can know."""
+    assert demo.found["indicators"].keys() == PIPELINES
+    for indicators in demo.found["indicators"].values():
+        assert list(indicators) == list(BY_KEY)
+        assert [key for key, sli in indicators.items() if sli["value"] is None] == []
+
+
+def test_trouble_shows_in_the_indicators(demo: DemoRun) -> None:
+    """The killed worker and the task that raised are two retries, paid for as such, and no shard is lost by them."""
+    sli = demo.found["indicators"]["tpch-shipping-priority"]
+    parts = {key: {part["name"]: part["value"] for part in sli[key]["parts"]} for key in sli}
+
+    assert parts["M8"]["retries"] == 2
+    assert parts["M9"]["retry"] > 0
+    assert sli["M2"]["value"] == 1
+    assert parts["M12"] == {"success": RUNS, "failure": 0, "error": 0, "cancelled": 0}
+
+
+def test_output_is_plain_lines_without_a_terminal(demo: DemoRun) -> None:
+    """Piped into a file the demo writes no escape codes, says what it does on purpose, and ends with where to look."""
+    assert "\x1b" not in demo.output
+    assert "on purpose" in demo.output
+    assert f"{2 * RUNS} of {2 * RUNS} answers as DuckDB's" in demo.output
+    assert f"{demo.url}/metrics" in demo.output
+    assert all(f"{key} " in demo.output for key in BY_KEY)
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
+def test_prometheus_has_the_metric_as_catalogued(metric: Metric, demo: DemoRun) -> None:
+    """Prometheus knows each metric under its catalogued name, with its type, unit, help and labels, and saw it move."""
+    told = metadata(demo.prometheus).get(family(metric))
+    series = seen(demo.prometheus, metric)
+    if metric.name in NOT_FED:
+        assert highest(demo.prometheus, metric) in (None, 0.0), "it is fed: take it out of the list"
+    else:
+        assert highest(demo.prometheus, metric), "it is not fed: say why in the list"
+    assert told is None or told == {"type": str(metric.type), "unit": metric.unit, "help": metric.help}
+    assert told is not None or not series
+    for labels in series:
+        own = set(labels) - {"__name__", "instance", "job", "le"}
+        assert own == set(metric.labels)
+
+
+@pytest.mark.parametrize("metric", [each for each in METRICS if each.values], ids=lambda metric: metric.name)
+def test_values_that_can_be_listed_exist_from_the_start(metric: Metric, demo: DemoRun) -> None:
+    """Wherever a metric has series, each of its listed label values has one: no rate misses a first event."""
+    series = seen(demo.prometheus, metric)
+    for label, values in metric.values:
+        places: dict[tuple[tuple[str, str], ...], set[str]] = {}
+        for labels in series:
+            rest = tuple(sorted((name, value) for name, value in labels.items() if name != label))
+            places.setdefault(rest, set()).add(labels[label])
+        for place, found in places.items():
+            assert set(values) <= found, place
+
+
+def test_series_outlive_their_job_only_as_gauges(demo: DemoRun) -> None:
+    """`job_id` is a label of the gauges of runs alone."""
+    names = {labels["__name__"] for labels in demo.prometheus.get("series", **{"match[]": '{job_id!=""}'})}
+
+    assert names
+    assert names <= {metric.name for metric in METRICS if metric.per_run}
+
+
+def test_prometheus_keeps_exemplars_that_lead_to_a_shard(demo: DemoRun) -> None:
+    """A bucket of the shard durations has an exemplar with the job, the shard and its trace."""
+    found = demo.prometheus.get(
+        "query_exemplars", query="mpp_shard_duration_seconds_bucket", start=str(time.time() - 600), end=str(time.time())
+    )
+    labels = [exemplar["labels"] for series in found for exemplar in series["exemplars"]]
+
+    assert labels
+    assert all({"job_id", "shard_id", "trace_id"} <= each.keys() for each in labels)
+
+
+def test_prometheus_and_the_report_agree(demo: DemoRun) -> None:
+    """What PromQL computes from the counters is what the API reported."""
+    for pipeline, indicators in demo.found["indicators"].items():
+        where = f'{{pipeline="{pipeline}"}}'
+        queries = {
+            "M1": f"mpp_job_duration_seconds_sum{where} / mpp_job_duration_seconds_count{where}",
+            "M2": f'sum(mpp_shards_total{{pipeline="{pipeline}",outcome="committed"}}) / sum(mpp_shards_total{where})',
+            "M4": f"mpp_job_shuffle_bytes_sum{where} / mpp_job_shuffle_bytes_count{where}",
+            "M6": f"sum(mpp_attempt_cpu_seconds_total{where}) / sum(mpp_attempt_wall_seconds_total{where})",
+            "M8": f'sum(mpp_retries_total{where}) / sum(mpp_shards_total{{pipeline="{pipeline}",outcome="committed"}})',
+            "M9": f"mpp_job_cost_usd_sum{where} / mpp_job_cost_usd_count{where}",
+            "M10": f"mpp_scheduler_delay_seconds_sum{where} / mpp_scheduler_delay_seconds_count{where}",
+        }
+        for key, query in queries.items():
+            value = float(demo.prometheus.query(query)[0]["value"][1])
+            assert value == pytest.approx(indicators[key]["value"], rel=1e-9), (pipeline, key)
+
+
+def test_commands_read_the_sidecar_of_the_demo(demo: DemoRun) -> None:
+    """`mppobs status`, `jobs` and `job` show the demo's pipelines and jobs, for people and as JSON."""
+
+    def mppobs(*arguments: str) -> str:
+        command = [sys.executable, "-m", "mppobs.cli.main", *arguments, "--url", demo.url]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    assert all(pipeline in mppobs("status") for pipeline in PIPELINES)
+    jobs = json.loads(mppobs("jobs", "--json"))
+    listed = jobs["jobs"] if isinstance(jobs, dict) else jobs
+    assert {job["job_id"] for job in listed} == {job["job_id"] for job in demo.found["jobs"]}
+    newest = listed[0]["job_id"]
+    assert "join-lineitems" in mppobs("job", newest)
+    assert json.loads(mppobs("job", newest, "--json"))["outcome"] == "success"
+
+
+def test_sidecar_of_the_demo_is_ready_and_describes_itself(demo: DemoRun) -> None:
+    """The addresses that the demo names answer."""
+    for path in ("/metrics", "/api/v1/slis", "/readyz", "/healthz", "/openapi.json"):
+        assert httpx.get(demo.url + path).is_success, path
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_interrupted_demo_leaves_nothing_behind(number: signal.Signals, tmp_path: Path) -> None:
+    """An interrupt in the middle of a job ends the workers and the sidecar, and removes every temporary file."""
+    mark, scratch, log = uuid.uuid4().hex, tmp_path / "scratch", tmp_path / "log"
+    scratch.mkdir()
+    command = [
+        sys.executable, "-m", "mppobs.cli.main", "demo", "--scale-factor=0.02", "--runs=100", "--workers=2",
+        f"--data={tmp_path}/data",
+    ]  # fmt: skip
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(scratch), "DEMO_MARK": mark}
+    with servers.process(command, log, env) as child:
+        servers.wait_until("the first job", lambda: "Q1 run 1" in log.read_text(), seconds=90)
+        assert len(marked(mark)) >= 4  # the demo, its sidecar and two workers
+        child.send_signal(number)
+        assert child.wait(30) == 130, log.read_text()
+    servers.wait_until("the last process", lambda: not marked(mark), seconds=10)
+
+    assert list(scratch.iterdir()) == []
+    assert "Traceback" not in log.read_text()
+
+
+def marked(mark: str) -> list[int]:
+    """Return the processes that have the mark in their environment, the ended ones left out."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if mark.encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+        except OSError:
+            continue  # ended since the listing, or not ours
+    return found
+
+
+def metadata(prometheus: servers.Prometheus) -> dict[str, dict[str, str]]:
+    """Return what Prometheus was told of each family, by the family's name."""
+    return {
+        entry["metric"]: {key: entry[key] for key in ("type", "unit", "help")}
+        for entry in prometheus.get("targets/metadata", match_target='{job="mppobs"}')
+    }
+
+
+def family(metric: Metric) -> str:
+    """Return a metric's name as OpenMetrics declares it: a counter without `_total`."""
+    return metric.name.removesuffix("_total") if metric.type is Type.COUNTER else metric.name
+
+
+def selector(metric: Metric) -> str:
+    """Return what selects a metric's series; of a histogram or a summary, its count."""
+    counted = metric.type in (Type.HISTOGRAM, Type.SUMMARY)
+    return f"{metric.name}_count" if counted else metric.name
+
+
+def seen(prometheus: servers.Prometheus, metric: Metric) -> list[dict[str, str]]:
+    """Return the labels of every series of a metric that was scraped, also of those that have ended."""
+    found: list[dict[str, str]] = prometheus.get("series", **{"match[]": selector(metric)})
+    return found
+
+
+def highest(prometheus: servers.Prometheus, metric: Metric) -> float | None:
+    """Return the highest value that any series of a metric ever had; `None` where there is none."""
+    found = prometheus.query(f"max(max_over_time({selector(metric)}[15m]))")
+    return float(found[0]["value"][1]) if found else None
