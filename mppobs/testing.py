@@ -1,5 +1,5 @@
 """
-Helpers for testing code that is instrumented: what was recorded, read back; records to feed to others; scripted failures.
+Helpers for testing instrumented code: what was recorded, read back; records to feed to others; scripted failures.
 
 Public: the tests of mppobs itself use them too.
 """
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from mppobs.clock import ManualClock as ManualClock
 from mppobs.instrument.recorder import RECORDER
@@ -50,7 +50,7 @@ from mppobs.model import (
 )
 
 R = TypeVar(
-    "R", AttemptRecord, CommitRecord, ContextRecord, DetailRecord, DispatchRecord, DropRecord, EndRecord, HeartbeatRecord,
+    """What was recorded in a directory, by every process that wrote there; read anew each time it is asked for."""
     JobRecord, PlanRecord, SampleRecord, TextRecord, WorkerRecord,
 )  # fmt: skip
 
@@ -58,7 +58,7 @@ _BLOCK = 4096
 
 
 class Captured:
-    """What was recorded in a directory, by every process that wrote there. Read anew each time it is asked."""
+    """What was recorded in a directory, by every process that wrote there. Read anew each time."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -105,7 +105,7 @@ class Captured:
         return [record for record in self.records if isinstance(record, kind)]
 
     def context(self, record: AttemptRecord | JobRecord | CommitRecord | DetailRecord | SampleRecord) -> Context:
-        """Return the context that a record names. Only where one process recorded: numbers are a journal's own."""
+        """Return the context that a record names; only where one process recorded: numbers are a journal's own."""
         contexts = {known.context_id: known.context for known in self.of(ContextRecord)}
         return contexts[record.context_id]
 
@@ -136,9 +136,9 @@ class Captured:
 @contextmanager
 def capture(settings: Settings | None = None) -> Iterator[Captured]:
     """
-    Record into a directory of its own for the length of a `with`, and read back what was recorded, then or later.
+    Record into a directory of its own for the length of a `with`; read back what was recorded, then or later.
 
-    What was configured before comes back afterwards. Not for use in several threads at once: a process has one recorder.
+    What was configured before comes back afterwards. Not for several threads at once: a process has one recorder.
 
     >>> with capture() as captured:
     ...     pass
@@ -180,19 +180,16 @@ _DEFAULTS: Final[Mapping[str, object]] = {
 }
 
 
-def make_record(kind: type[R], **values: object) -> R:
+def make_record(kind: type[R], **values: Any) -> R:
     """
     Return a record with what a test does not care about filled in. `outcome` and `event` are the first of their kind.
 
     >>> make_record(AttemptRecord, shard_key=7, rows=3).duration_ns
     1000000000
     """
-    needed = {field.name: field.type for field in fields(kind) if field.default is MISSING}
-    for name in needed:
-        if name not in values and name in _DEFAULTS:
-            values[name] = _DEFAULTS[name]
-        elif name not in values and (choices := _FIRST.get(f"{kind.__name__}.{name}")) is not None:
-            values[name] = choices
+    for field in fields(kind):
+        if field.name not in values and field.default is MISSING and field.default_factory is MISSING:
+            values[field.name] = _FIRST.get(f"{kind.__name__}.{field.name}", _DEFAULTS.get(field.name))
     return kind(**values)
 
 
@@ -210,10 +207,10 @@ class ScriptedFailure(Exception):  # a condition that a script asks for
 
 class Script:
     """
-    Attempts that run and fail by a script: for each shard a list of seconds, one per attempt, negative for one that fails.
+    Attempts that run and fail by a script: for each shard the seconds of each attempt, negative where it fails.
 
-    What is not in the script succeeds at once. Attempts are counted in files, so they count across processes and machines'
-    deaths; give every test its own directory.
+    What is not in the script succeeds at once. Attempts are counted in files, so they count across processes; give
+    every test its own directory.
 
     >>> script = Script(Path(tempfile.mkdtemp()), {3: [-0.0, 0]})
     >>> try: script.run(3)

@@ -1,11 +1,11 @@
-"""Where an attempt's time goes: nested timers whose parts and `other` sum to the attempt's wall time, to the nanosecond."""
+"""Where an attempt's time goes: nested timers whose parts and `other` sum exactly to the attempt's wall time."""
 
 from __future__ import annotations
 
 import threading
 from time import monotonic_ns
 from types import TracebackType
-from typing import Final
+from typing import Final, Self
 
 OTHER: Final = "other"
 """What no activity covers."""
@@ -59,7 +59,7 @@ class Ledger:
             return dict(self._spent)
 
     def _charge(self, now_ns: int) -> None:
-        # A reader of the clock that was overtaken by another thread has an older time than the mark: it charges nothing.
+        # Whoever read the clock before another thread did, and comes after it, charges nothing.
         if now_ns > self._mark:
             self._spent[self._open[-1]] += now_ns - self._mark
             self._mark = now_ns
@@ -74,7 +74,7 @@ class Activity:
         self._ledger = ledger
         self._name = name
 
-    def __enter__(self) -> Activity:
+    def __enter__(self) -> Self:
         if self._ledger is not None:
             self._ledger.enter(self._name, monotonic_ns())
         return self

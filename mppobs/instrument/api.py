@@ -32,9 +32,10 @@ def configure(
     """
     Set how this process records, on top of the environment. Call it once, before the first attempt.
 
-    `directory` is where the journal goes (local, shared with the agent). `node`, `zone`, `node_type` and `spot` say where the
-    process runs and what it costs; `dedicated` and `lanes` that it exists only to run attempts, and how many at a
-    time. `cluster`, `tenant`, `owner`, `pipeline`, `job_id`, `tier` and `run_kind` are what jobs have that do not say.
+    `directory` is where the journal goes (local, shared with the agent). `node`, `zone`, `node_type` and `spot` say
+    where the process runs and what it costs; `dedicated` and `lanes` that it exists only to run attempts, and how many
+    at a time. `cluster`, `tenant`, `owner`, `pipeline`, `job_id`, `tier` and `run_kind` are what jobs have that do not
+    say.
     A journal that is open is closed. Raises `ConfigError` for values without meaning.
     """
     RECORDER.configure(dict(locals()))

@@ -113,7 +113,7 @@ class Attempt:
             RECORDER.note("add was given what cannot be counted")
 
     def progress(self, ratio: float) -> None:
-        """Say how far the attempt has come, in [0, 1]. One that reports progress and then makes none counts as stuck."""
+        """Say how far the attempt has come, in [0, 1]. One that did so and then makes none counts as stuck."""
         try:
             place, journal = self._place, self._binding.journal
             if place is not None and not journal.closed:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from contextvars import Token
 from types import TracebackType
+from typing import Self
 
 from mppobs.instrument.attempt import current_attempt
 from mppobs.instrument.carrier import VARIABLE, carrier_of, decode_text, run_of
@@ -71,7 +72,7 @@ class Attachment:
             except ValueError:
                 RECORDER.note("detach was called in another context than attach")
 
-    def __enter__(self) -> Attachment:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -43,13 +43,7 @@ PLATFORMS: Final = (
     # An Indexed Job's pods are called <job>-<index>; the failure count of an index is only an annotation, which
     # the downward API can put into MPPOBS_ATTEMPT.
     Platform("kubernetes", "JOB_COMPLETION_INDEX", ("HOSTNAME",), job_ends_in_shard=True),
-    Platform(
-        "slurm",
-        "SLURM_ARRAY_TASK_ID",
-        ("SLURM_ARRAY_JOB_ID", "SLURM_JOB_ID"),
-        "SLURM_RESTART_COUNT",
-        node="SLURMD_NODENAME",
-    ),
+    Platform("slurm", "SLURM_ARRAY_TASK_ID", ("SLURM_ARRAY_JOB_ID",), "SLURM_RESTART_COUNT", node="SLURMD_NODENAME"),
 )
 """The platforms that are recognised, from the innermost task runtime to the outermost scheduler."""
 
@@ -60,7 +54,7 @@ def detect(environ: Mapping[str, str]) -> Identity:
 
     >>> detect({"JOB_COMPLETION_INDEX": "3", "HOSTNAME": "scoring-3"})
     Identity(job_id='scoring', shard=3, attempt=0, node='', detector='kubernetes')
-    >>> detect({"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_JOB_ID": "91", "SLURM_RESTART_COUNT": "2", "MPPOBS_JOB_ID": "n1"})
+    >>> detect({"SLURM_ARRAY_TASK_ID": "7", "SLURM_RESTART_COUNT": "2", "MPPOBS_JOB_ID": "n1"})
     Identity(job_id='n1', shard=7, attempt=2, node='', detector='slurm')
     """
     platform = next((row for row in PLATFORMS if environ.get(row.shard)), None)

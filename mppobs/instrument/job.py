@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import Token
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -63,7 +64,7 @@ class RunHandle(Coordinator):
     """
     One run of a job: what `with mppobs.job(...) as run` gives. Ends with the scope; its methods never raise.
 
-    Its coordinator says through it what it plans, hands out and accepts. A job without a coordinator needs none of that.
+    Its coordinator says through it what it plans, hands out and accepts; a job without one needs none of that.
     """
 
     def __init__(self, spec: JobSpec, name: str) -> None:
@@ -78,12 +79,11 @@ class RunHandle(Coordinator):
         self._start(started_ns)
 
     def _start(self, started_ns: int) -> None:
-        submitted = self._spec.submitted
         record = JobRecord(
             JobEvent.START,
             self.context_id(),
             started_ns,
-            submit_ns=0 if submitted is None else round(submitted.timestamp() * 1e9),
+            submit_ns=_aware_ns(self._spec.submitted),
             deadline_ns=self.run.context.deadline_ns,
             lease_ns=round(self._spec.lease * 1e9),
             coordinated=self._spec.coordinated,
@@ -103,10 +103,8 @@ class RunHandle(Coordinator):
         """Make what was current before current again."""
         token, self._token = self._token, None
         if token is not None:
-            try:
+            with suppress(ValueError):  # a step that ended in another context than it began: that one goes away
                 current_run.reset(token)
-            except ValueError:
-                pass  # this step ended in another context than it began: what was set goes away with that one
 
     def close(self, error: BaseException | None) -> None:
         """End the job, as `end_as` said or else by the exception that ended its code. Once; not in a forked child."""
@@ -134,7 +132,7 @@ class RunHandle(Coordinator):
 
 
 class JobScope:
-    """What `mppobs.job(...)` gives: a decorator, and a scope for `with` and `async with`. Each use is a run of its own."""
+    """What `mppobs.job(...)` gives: a decorator, and a scope for `with` and `async with`. Each use is a run."""
 
     def __init__(self, spec: JobSpec) -> None:
         self._spec = spec
@@ -206,9 +204,10 @@ def job(
     Make a function, or the body of a `with`, one run of a pipeline.
 
     `deadline` is seconds or a `timedelta` from the start, or a moment as an aware `datetime`; `submitted` is when the
-    job was asked for, if that was before its start. `lease` is how many seconds it outlives a coordinator that dies: a run of
-    the same `job_id` that starts meanwhile continues it. A `coordinated` job decides its shards by `RunHandle.commit`
-    alone; any other by the first attempt that succeeds. Raises `ConfigError` for arguments without meaning.
+    job was asked for, if that was before its start. `lease` is how many seconds it outlives a coordinator that dies:
+    a run of the same `job_id` that starts meanwhile continues it. A `coordinated` job decides its shards by
+    `RunHandle.commit` alone; any other by the first attempt that succeeds. Raises `ConfigError` for arguments without
+    meaning.
 
     >>> import mppobs.testing
     >>> with mppobs.testing.capture() as captured:
@@ -219,8 +218,7 @@ def job(
     """
     try:
         _deadline_ns(deadline, 0)
-        if submitted is not None and submitted.tzinfo is None:
-            raise ValueError("submitted has no time zone")
+        _aware_ns(submitted)
         tier = None if tier is None else Tier(tier)
         run_kind = None if run_kind is None else RunKind(run_kind)
     except (TypeError, ValueError) as error:
@@ -234,13 +232,20 @@ def _deadline_ns(deadline: float | timedelta | datetime | None, started_ns: int)
     if deadline is None:
         return 0
     if isinstance(deadline, datetime):
-        if deadline.tzinfo is None:
-            raise ValueError("the deadline has no time zone")
-        return round(deadline.timestamp() * 1e9)
+        return _aware_ns(deadline)
     seconds = deadline.total_seconds() if isinstance(deadline, timedelta) else float(deadline)
     if not 0 < seconds < 1e9:
         raise ValueError(f"a deadline of {seconds} s makes no sense")
     return started_ns + round(seconds * 1e9)
+
+
+def _aware_ns(moment: datetime | None) -> int:
+    """Return a moment as nanoseconds since the epoch, 0 for none. Raises `ValueError` where it has no time zone."""
+    if moment is None:
+        return 0
+    if moment.tzinfo is None:
+        raise ValueError(f"{moment} has no time zone")
+    return round(moment.timestamp() * 1e9)
 
 
 def _new_job_id(pipeline: str, started_ns: int) -> str:

@@ -77,4 +77,4 @@ def log_fields() -> dict[str, object]:
     if run is None:
         return dict.fromkeys(FIELDS, "")
     known = {"pipeline": run.context.pipeline, "job_id": run.context.job_id, "trace_id": f"{run.trace_id:032x}"}
-    return dict.fromkeys(FIELDS, "") | known
+    return {**dict.fromkeys(FIELDS, ""), **known}

@@ -18,7 +18,7 @@ MODULE: Final = "opentelemetry.trace"
 
 
 def enter(attempt: Attempt) -> object | None:
-    """Make an attempt's span context current; return what `leave` needs, `None` where OpenTelemetry is not configured."""
+    """Make an attempt's span context current; return what `leave` needs, `None` without OpenTelemetry."""
     try:
         provider = _provider()
         if provider is None or attempt is NOTHING:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+from enum import IntEnum
 from typing import Final, NamedTuple
 
 from mppobs.model import AttemptOutcome, JobOutcome, Reason
 
 
 class Preempted(Exception):
-    """Raise it (from a signal handler, say) where the platform takes the machine back: the attempt ends as `preempted`."""
+    """Raise it (from a signal handler, say) where the platform takes the machine back: ends as `preempted`."""
 
 
 class Superseded(Exception):
@@ -26,8 +27,14 @@ class Ending(NamedTuple):
 
 SUCCESS: Final = Ending(AttemptOutcome.SUCCESS)
 
-_TERMINATED: Final = 128 + 15
-"""The status with which a process exits by convention after SIGTERM."""
+
+class _Status(IntEnum):
+    """Statuses with which a process exits by convention."""
+
+    TERMINATED = 128 + 15
+    """After SIGTERM."""
+
+
 _STORAGE_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ESTALE})
 _NETWORK_ERRNOS: Final = frozenset({errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH})
 _CANCELLED_NAMES: Final = frozenset({"CancelledError", "Cancelled"})
@@ -83,13 +90,10 @@ def _classify(error: BaseException) -> tuple[AttemptOutcome, Reason]:
             return AttemptOutcome.PREEMPTED, Reason.PREEMPTED
         case Superseded():
             return AttemptOutcome.SUPERSEDED, Reason.SUPERSEDED
-        case KeyboardInterrupt():
+        case KeyboardInterrupt() | SystemExit(code=_Status.TERMINATED):
             return AttemptOutcome.CANCELLED, Reason.SHUTDOWN
         case SystemExit():
-            stopped = error.code == _TERMINATED
-            return (
-                (AttemptOutcome.CANCELLED, Reason.SHUTDOWN) if stopped else (AttemptOutcome.FAILURE, Reason.EXCEPTION)
-            )
+            return AttemptOutcome.FAILURE, Reason.EXCEPTION
         case GeneratorExit():
             return AttemptOutcome.CANCELLED, Reason.NONE
         case MemoryError():

@@ -14,7 +14,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -51,6 +51,7 @@ class Recorder:
         self._stages: OrderedDict[Context, dict[object, StageBinding]] = OrderedDict()
         self._refused = False
         self._hooked = False
+        self._watchers: list[tuple[Callable[[JournalWriter], None], Callable[[], None]]] = []
         self.notes = 0
         """Failures inside this package, none of which reached the user's code."""
         self.run: Run | None = None
@@ -58,7 +59,7 @@ class Recorder:
         self.own_shards = itertools.count(_first_own_shard())
         """Numbers for shards that nobody named: unique in the job, whatever process draws them."""
 
-    # Settings ------------------------------------------------------------------------------------------------------
+    # Settings
 
     def settings(self) -> Settings:
         """Return the settings, from the environment where nobody has configured anything."""
@@ -100,7 +101,7 @@ class Recorder:
         self.settings()
         return self._identity
 
-    # The journal -----------------------------------------------------------------------------------------------------
+    # The journal
 
     def journal(self) -> JournalWriter | None:
         """Return the journal of this process, opening it; `None` where recording is off or not possible."""
@@ -125,9 +126,19 @@ class Recorder:
             return None
         self._refused = False
         self._hook()
-        self._sampler = Sampler(journal, settings.sample_seconds)
+        for begin, _ in self._watchers:
+            begin(journal)
+        self._sampler = Sampler(journal, settings.sample_seconds, [advance for _, advance in self._watchers])
         self._sampler.start()
         return journal
+
+    def watch(self, begin: Callable[[JournalWriter], None], advance: Callable[[], None]) -> None:
+        """Have `begin` called with every journal that is opened, and `advance` now and then while it is written."""
+        with self._lock:
+            self._watchers.append((begin, advance))
+            if self._journal is not None and self._sampler is not None:
+                begin(self._journal)
+                self._sampler.watchers = [advance for _, advance in self._watchers]
 
     def _hook(self) -> None:
         if not self._hooked:
@@ -164,7 +175,7 @@ class Recorder:
         if journal is not None:
             journal.abandon()
 
-    # Runs ------------------------------------------------------------------------------------------------------------
+    # Runs
 
     def present(self) -> Run:
         """Return the run that code here belongs to."""
@@ -207,7 +218,7 @@ class Recorder:
         return binding
 
     def stages_of(self, context: Context) -> dict[object, StageBinding]:
-        """Return the stages bound for a context that was attached before, so that each attachment need not bind anew."""
+        """Return the stages bound when this context was attached before, so that attaching is cheap."""
         with self._lock:
             stages = self._stages.setdefault(context, {})
             self._stages.move_to_end(context)
@@ -215,7 +226,7 @@ class Recorder:
                 self._stages.popitem(last=False)
             return stages
 
-    # Faults of our own -------------------------------------------------------------------------------------------------
+    # Faults of our own
 
     def note(self, what: str) -> None:
         """Count a failure inside this package; the first is logged with its traceback."""

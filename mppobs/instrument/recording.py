@@ -7,6 +7,7 @@ is not the plain success of an attempt goes through `finish`, which is for readi
 
 from __future__ import annotations
 
+from contextlib import suppress
 from time import monotonic_ns, thread_time_ns, time_ns
 from typing import Final, SupportsIndex
 
@@ -15,7 +16,7 @@ from mppobs.instrument.outcomes import SUCCESS, Ending, ending_of
 from mppobs.instrument.recorder import RECORDER
 from mppobs.instrument.run import StageBinding
 from mppobs.journal import format as fmt
-from mppobs.journal.slots import vacate
+from mppobs.journal.slots import Place, vacate
 from mppobs.journal.writer import JournalWriter
 from mppobs.model import AttemptOutcome, AttemptRecord, DetailKind, DetailRecord, Shard
 
@@ -40,10 +41,7 @@ def start(
     """
     attempt = Attempt()
     journal = binding.journal
-    if type(shard) is int and 0 <= shard < _INTEGER_SHARDS:
-        key = shard << 1 | 1
-    else:
-        key = _named(journal, shard) << 1 | 1
+    key = shard << 1 | 1 if type(shard) is int and 0 <= shard < _INTEGER_SHARDS else _named(journal, shard) << 1 | 1
     flags = 0 if cpu else _NO_CPU
     now = time_ns()
     identity, check = binding.identity, binding.check
@@ -53,6 +51,7 @@ def start(
         identity, check = identity | bits, check | bits
         if speculative:
             flags |= SPECULATIVE
+    place: Place | None
     try:
         place = journal.free_slots.pop()
     except IndexError:
@@ -144,10 +143,8 @@ def finish(attempt: Attempt, ending: Ending, wall: int, cpu: int) -> None:
         RECORDER.note("an attempt could not be recorded")
     attempt._place = None
     if place is not None:
-        try:
+        with suppress(ValueError):  # the journal was closed meanwhile, or is that of the parent of this process
             journal.end(place)
-        except ValueError:
-            pass  # the journal was closed meanwhile, or is that of the parent of this process
 
 
 def _record(attempt: Attempt, ending: Ending, wall: int, cpu: int) -> AttemptRecord:

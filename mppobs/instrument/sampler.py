@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from mppobs.instrument.process import ProcessReader
@@ -16,10 +17,12 @@ _STOP_SECONDS: Final = 1.0
 
 class Sampler:
     """
-    Writes a SAMPLE when it starts, every few seconds, and when it stops. A daemon thread; a forked child starts its own.
+    Writes a SAMPLE when it starts, every few seconds, and when it stops. A forked child starts its own.
     """
 
-    def __init__(self, journal: JournalWriter, seconds: float) -> None:
+    def __init__(self, journal: JournalWriter, seconds: float, watchers: Sequence[Callable[[], None]] = ()) -> None:
+        """Take what to sample into, how often, and what to call each time."""
+        self.watchers = watchers
         self._journal = journal
         self._seconds = seconds
         self._reader = ProcessReader()
@@ -67,3 +70,5 @@ class Sampler:
     def _run(self) -> None:
         while not self._stopped.wait(self._seconds):
             self.sample()
+            for advance in self.watchers:
+                advance()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from contextvars import Token
 from threading import get_ident
 from types import TracebackType
@@ -41,10 +42,8 @@ class RunningScope:
             otel.leave(self._span)
             self._span = None
         if self._token is not None:
-            try:
+            with suppress(ValueError):  # a step that ended in another context than it began: that one goes away
                 current_attempt.reset(self._token)
-            except ValueError:
-                pass  # this step ended in another context than it began: what was set goes away with that one
             self._token = None
 
     def close(self, error: BaseException | None) -> None:

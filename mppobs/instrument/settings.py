@@ -76,19 +76,29 @@ def _flag(text: str) -> bool:
         raise ValueError(f"{text!r} is neither true nor false") from None
 
 
-def _positive(text: str) -> int:
+def _positive(text: str | int) -> int:
     number = int(text)
     if number < 1:
         raise ValueError(f"{text!r} is not above 0")
     return number
 
 
-def _seconds(text: str) -> float:
+def _seconds(text: str | float) -> float:
     number = float(text)
     if not 0 <= number < float("inf"):
         raise ValueError(f"{text!r} is no number of seconds")
     return number
 
+
+_CHECKS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "directory": Path,
+    "lanes": _positive,
+    "budget_bytes": _positive,
+    "sample_seconds": _seconds,
+    "tier": Tier,
+    "run_kind": RunKind,
+}
+"""How the values that `configure` is given are read, where any value will not do."""
 
 VARIABLES: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
     "MPPOBS_DIR": ("directory", Path),
@@ -148,16 +158,12 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
 
 
 def changed(settings: Settings, values: Mapping[str, object]) -> Settings:
-    """Return settings with those values replaced that are not `None`. Raises `ConfigError` for values without meaning."""
+    """Return settings with those values replaced that are not `None`. Raises `ConfigError` for what has no meaning."""
     given: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
     try:
-        if "directory" in given:
-            given["directory"] = Path(given["directory"])
-        if given.get("lanes", 1) < 1 or given.get("sample_seconds", 0) < 0 or given.get("budget_bytes", 1) < 1:
-            raise ValueError("lanes, sample_seconds and budget_bytes are not negative")
-        for name, kind in (("tier", Tier), ("run_kind", RunKind)):
+        for name, check in _CHECKS.items():
             if name in given:
-                given[name] = kind(given[name])
+                given[name] = check(given[name])
     except (TypeError, ValueError) as error:
         raise ConfigError(f"configure: {error}") from error
     return replace(settings, **given)

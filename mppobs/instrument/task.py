@@ -14,7 +14,7 @@ from mppobs.instrument.recorder import RECORDER
 from mppobs.instrument.recording import fail, start, succeed
 from mppobs.instrument.run import Handoff, Run, current_run
 from mppobs.instrument.scopes import RunningScope, handed
-from mppobs.instrument.wrapping import Function, Opener, is_suspending, unframe, wrap
+from mppobs.instrument.wrapping import Function, Kind, Opener, kind_of, unframe, wrap
 from mppobs.model import Shard
 
 P = ParamSpec("P")
@@ -46,9 +46,10 @@ def task(
     """
     Record every call of a function as one attempt of a shard.
 
-    `stage` is its stage, the function's name where it is not given. `shard` says which shard a call works on: the name of an
-    argument, or a callable that is given the call's arguments. Without it the shard is what was attached or what the
-    environment says, and failing that every call is a shard of its own. `attempt` says in the same ways which try it is.
+    `stage` is its stage, the function's name where it is not given. `shard` says which shard a call works on: the name
+    of an argument, or a callable that is given the call's arguments. Without it the shard is what was attached or what
+    the environment says, and failing that every call is a shard of its own. `attempt` says in the same ways which try
+    it is.
 
     Works on functions, coroutine functions, generator functions of both kinds and methods; the type is kept. What the
     function returns or raises passes through untouched. Raises `ConfigError` where it has no argument of that name.
@@ -82,10 +83,10 @@ class _Task:
         qualname = getattr(function, "__qualname__", type(function).__qualname__)
         self.name = f"{getattr(function, '__module__', '')}.{qualname}"
         self.own_stage = stage is not None
-        self.stage = stage or getattr(function, "__name__", type(function).__name__)
+        self.stage = stage or str(getattr(function, "__name__", type(function).__name__))
         self.shard = _resolver(function, shard)
         self.attempt = _resolver(function, attempt)
-        self.suspending = is_suspending(function)
+        self.suspending = kind_of(function) is not Kind.PLAIN
 
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Attempt | None:
         """Begin the attempt that a call is; `None` where nothing is recorded. Never raises."""

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncGenerator, Callable, Generator
-from typing import Any, Protocol
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from enum import Enum
+from typing import Any, Final, Protocol
 
 from mppobs.errors import ConfigError
 
@@ -55,21 +56,34 @@ def wrap(
         return type(function)(wrap(function.__func__, opener, wrap_plain))
     if not callable(function):
         raise ConfigError(f"{function!r} cannot be decorated: it is no function")
+    wrapper = _WRAPPERS[kind_of(function)] or wrap_plain
+    return functools.update_wrapper(wrapper(function, opener(function)), function)
+
+
+class Kind(Enum):
+    """What a call of a function gives."""
+
+    PLAIN = "a result"
+    COROUTINE = "a coroutine"
+    GENERATOR = "a generator"
+    ASYNC_GENERATOR = "an asynchronous generator"
+
+
+def kind_of(function: Any) -> Kind:
+    """
+    Return what a call of a function gives; for all but `PLAIN` it is spread over time.
+
+    >>> async def fetch() -> None: ...
+    >>> kind_of(fetch), kind_of(len)
+    (<Kind.COROUTINE: 'a coroutine'>, <Kind.PLAIN: 'a result'>)
+    """
     if inspect.isasyncgenfunction(function):
-        kind = wrap_async_generator
-    elif inspect.isgeneratorfunction(function):
-        kind = wrap_generator
-    elif inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
-        kind = wrap_coroutine
-    else:
-        kind = wrap_plain
-    return functools.update_wrapper(kind(function, opener(function)), function)
-
-
-def is_suspending(function: Any) -> bool:
-    """Return whether a call of the function is spread over time, so that the thread's CPU time is not its own."""
-    kinds = (inspect.isasyncgenfunction, inspect.isgeneratorfunction, inspect.iscoroutinefunction)
-    return any(kind(function) for kind in kinds) or inspect.iscoroutinefunction(type(function).__call__)
+        return Kind.ASYNC_GENERATOR
+    if inspect.isgeneratorfunction(function):
+        return Kind.GENERATOR
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
+        return Kind.COROUTINE
+    return Kind.PLAIN
 
 
 def wrap_plain(function: Function, open_scope: Opener) -> Function:
@@ -109,7 +123,7 @@ def wrap_coroutine(function: Function, open_scope: Opener) -> Function:
 
 
 def wrap_generator(function: Function, open_scope: Opener) -> Function:
-    """Wrap a generator function: the scope lasts from the first `next` to the end, and is current only in between steps."""
+    """Wrap a generator function: the scope lasts from the first `next` to the end, and is current in its steps."""
 
     def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         scope = open_scope(args, kwargs)
@@ -174,6 +188,14 @@ def wrap_async_generator(function: Function, open_scope: Opener) -> Function:
         scope.close(None)
 
     return wrapper
+
+
+_WRAPPERS: Final[Mapping[Kind, Callable[[Function, Opener], Function] | None]] = {
+    Kind.PLAIN: None,
+    Kind.COROUTINE: wrap_coroutine,
+    Kind.GENERATOR: wrap_generator,
+    Kind.ASYNC_GENERATOR: wrap_async_generator,
+}
 
 
 def _end(scope: Scope, error: BaseException) -> None:

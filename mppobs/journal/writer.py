@@ -117,7 +117,7 @@ class JournalWriter:
         with self._turns.lock:
             self._rotate()
 
-    # Records -----------------------------------------------------------------------------------------------------
+    # Records
 
     def append(self, record: Record) -> None:
         """Append any record but TEXT and CONTEXT, which are written where they are needed."""
@@ -159,7 +159,7 @@ class JournalWriter:
                 self._turns.take(partial(self._name, name, key))
         return key
 
-    # Slots -------------------------------------------------------------------------------------------------------
+    # Slots
 
     def begin(
         self,
@@ -215,7 +215,7 @@ class JournalWriter:
         with self._turns.lock:
             return [] if self.closed else list(self._head.slots.running())
 
-    # What this process may ask of its own journal ------------------------------------------------------------------
+    # What this process may ask of its own journal
 
     def dropped(self) -> DropRecord:
         """Return what could not be written so far."""
@@ -242,7 +242,7 @@ class JournalWriter:
         if segment is not None:
             segment.flush()
 
-    # Life ----------------------------------------------------------------------------------------------------------
+    # Life
 
     def close(self) -> None:
         """
@@ -281,7 +281,7 @@ class JournalWriter:
         except (OSError, ValueError):
             self._turns.errors += 1  # a descriptor that somebody else closed: nothing is left to let go of
 
-    # The slow path -------------------------------------------------------------------------------------------------
+    # The slow path
 
     def _append(self, records: tuple[Record, ...]) -> None:
         if not self._fitting(lambda: self._put_all(records)):
