@@ -50,8 +50,8 @@ from mppobs.model import (
 )
 
 R = TypeVar(
-    """What was recorded in a directory, by every process that wrote there; read anew each time it is asked for."""
-    JobRecord, PlanRecord, SampleRecord, TextRecord, WorkerRecord,
+    "R", AttemptRecord, CommitRecord, ContextRecord, DetailRecord, DispatchRecord, DropRecord, EndRecord,
+    HeartbeatRecord, JobRecord, PlanRecord, SampleRecord, TextRecord, WorkerRecord,
 )  # fmt: skip
 
 _BLOCK = 4096
