@@ -27,6 +27,8 @@ def test_alertmanager_takes_alerts(tmp_path: Path) -> None:
         httpx.post(f"{url}/api/v2/alerts", json=[{"labels": {"alertname": "Test"}}]).raise_for_status()
         servers.wait_until("the alert", lambda: httpx.get(f"{url}/api/v2/alerts").json())
 
+        assert [alert["labels"] for alert in httpx.get(f"{url}/api/v2/alerts").json()] == [{"alertname": "Test"}]
+
 
 def test_missing_program_is_a_skip_or_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """A missing program skips and names its package; where servers are required it fails."""
