@@ -45,9 +45,9 @@ class LiveReports:
         """Return what runs, each journal once: the newest report that names it counts."""
         now = self._clock.monotonic_ns()
         with self._lock:
-            fresh = sorted(kept[0] for kept in self._reports.items() if now - kept[1][0] < FRESH_NS)
-            reports = sorted((self._reports[agent] for agent in fresh), key=lambda kept: kept[0])
-        return list({journal.journal: journal for _, journals in reports for journal in journals}.values())
+            # A report is put in anew each time, so the newest comes last.
+            reports = [journals for told_ns, journals in self._reports.values() if now - told_ns < FRESH_NS]
+        return list({journal.journal: journal for journals in reports for journal in journals}.values())
 
 
 def _journal(state: JournalState) -> LiveJournal:
