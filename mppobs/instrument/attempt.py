@@ -28,7 +28,7 @@ SPECULATIVE: Final = fmt.FLAG_SPECULATIVE << 24
 
 
 class Extra:
-    """What few attempts have: activities, counts by kind, an outcome that the user set."""
+    """What few attempts have: progress, activities, counts by kind, an outcome that the user set."""
 
     __slots__ = ("ending", "ledger", "network", "storage")
 
@@ -48,7 +48,7 @@ class Attempt:
 
     __slots__ = (
         "_binding", "_cpu", "_delay", "_extra", "_faults", "_flags", "_key", "_link", "_monotonic", "_place", "_read",
-        "_reported", "_rows", "_start", "_thread", "_written", "attempt", "shard",
+        "_rows", "_start", "_written", "attempt", "shard",
     )  # fmt: skip
 
     _binding: StageBinding
@@ -71,12 +71,9 @@ class Attempt:
     """Its slot until it ends; `None` where it has none."""
     _read: int
     """The word of shuffle bytes read: 1 and what was added; so are `_rows` and `_written`."""
-    _reported: bool
-    """Whether the slot holds progress or a checkpoint, to be cleared."""
     _rows: int
     _start: int
     """The start word: wall time, plus one."""
-    _thread: int
     _written: int
     attempt: int
     """The number of the attempt, from 0."""
@@ -117,7 +114,7 @@ class Attempt:
         try:
             place, journal = self._place, self._binding.journal
             if place is not None and not journal.closed:
-                self._reported = True
+                self._more()  # so that the end is not the short one: what was reported is to be cleared
                 journal.progress(place, ratio)
         except Exception:
             RECORDER.note("progress was given what is no ratio")
@@ -127,7 +124,7 @@ class Attempt:
         try:
             place, journal = self._place, self._binding.journal
             if place is not None and not journal.closed:
-                self._reported = True
+                self._more()
                 journal.checkpoint(place)
         except Exception:
             RECORDER.note("a checkpoint could not be stored")

@@ -31,6 +31,8 @@ class ProcessReader:
 
     def __init__(self, root: Path = Path("/")) -> None:
         self._status = root / "proc/self/status"
+        machine = _pairs(_text(root / "proc/meminfo").replace(":", " "))
+        self._machine_memory = machine.get("MemTotal", 0) * 1024
         memberships = _memberships(_text(root / "proc/self/cgroup"))
         base = root / "sys/fs/cgroup"
         unified = memberships.get("")
@@ -44,16 +46,21 @@ class ProcessReader:
         rss, peak = status.get("VmRSS", 0) * 1024, status.get("VmHWM", 0) * 1024
         if self._v2:
             return self._with_v2(rss, peak)
-        limit = _least(directory / "memory.limit_in_bytes" for directory in self._memory)
+        limit = self._least(directory / "memory.limit_in_bytes" for directory in self._memory)
         kills = _first(self._memory, "memory.oom_control").get("oom_kill", 0)
         throttled = _first(self._cpu, "cpu.stat").get("throttled_time", 0)
         return Usage(rss, peak, limit, throttled, kills)
 
     def _with_v2(self, rss: int, peak: int) -> Usage:
-        limit = _least(directory / "memory.max" for directory in self._v2)
+        limit = self._least(directory / "memory.max" for directory in self._v2)
         kills = _first(self._v2, "memory.events").get("oom_kill", 0)
         throttled = _first(self._v2, "cpu.stat").get("throttled_usec", 0) * 1000
         return Usage(rss, peak, limit, throttled, kills)
+
+    def _least(self, paths: Iterable[Path]) -> int:
+        """Return the tightest limit; without a cgroup that has one, all of the machine's memory is the limit."""
+        limits = [int(text) for path in paths if (text := _text(path).strip()).isdigit()]
+        return min((limit for limit in (*limits, self._machine_memory) if 0 < limit < _UNLIMITED), default=0)
 
 
 def _memberships(text: str) -> dict[str, str]:
@@ -74,11 +81,6 @@ def _lineage(base: Path, path: str) -> list[Path]:
         inner = base
     lineage = [inner, *(parent for parent in inner.parents if parent.is_relative_to(base))]
     return [directory for directory in lineage if directory.is_dir()]
-
-
-def _least(paths: Iterable[Path]) -> int:
-    limits = [int(text) for path in paths if (text := _text(path).strip()).isdigit()]
-    return min((limit for limit in limits if limit < _UNLIMITED), default=0)
 
 
 def _first(lineage: list[Path], name: str) -> dict[str, int]:

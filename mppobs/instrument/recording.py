@@ -16,7 +16,7 @@ from mppobs.instrument.outcomes import SUCCESS, Ending, ending_of
 from mppobs.instrument.recorder import RECORDER
 from mppobs.instrument.run import StageBinding
 from mppobs.journal import format as fmt
-from mppobs.journal.slots import Place, vacate
+from mppobs.journal.slots import Place
 from mppobs.journal.writer import JournalWriter
 from mppobs.model import AttemptOutcome, AttemptRecord, DetailKind, DetailRecord, Shard
 
@@ -74,7 +74,6 @@ def start(
     attempt._key = key
     attempt._start = now + 1
     attempt._extra = None
-    attempt._reported = False
     attempt._rows = attempt._read = attempt._written = attempt._delay = 1
     attempt._faults = _NO_COUNTS
     if assigned_ns is not None:
@@ -114,10 +113,7 @@ def succeed(attempt: Attempt) -> None:
     attempt._place = None
     if place is not None:
         try:
-            if attempt._reported:
-                vacate(place)
-            else:
-                place.words[place.base] = 0
+            place.words[place.base] = 0
             journal.free_slots.append(place)
         except ValueError:
             pass  # the journal was closed meanwhile, or is that of the parent of this process
