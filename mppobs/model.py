@@ -333,7 +333,7 @@ class SampleRecord:
     rss: int
     peak_rss: int
     memory_limit: int
-    """Of the cgroup, in bytes; 0 where there is none."""
+    """Of the cgroup, or the machine's memory where that has none, in bytes; 0 where unknown."""
     throttled_ns: int
     """CFS throttling of the cgroup since it began."""
     oom_kills: int
