@@ -98,7 +98,8 @@ def names(keys_of: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Return the keys of named shards, and the TEXT records that name them."""
     keys = np.array([fmt.shard_key(name) for name in keys_of], np.uint64)
     texts = b"".join(
-        fmt.text_records(fmt.TextKind.SHARD_NAME, name, key=key) for name, key in zip(keys_of, keys.tolist(), strict=True)
+        fmt.text_records(fmt.TextKind.SHARD_NAME, name, key=key)
+        for name, key in zip(keys_of, keys.tolist(), strict=True)
     )
     return keys, _words(texts)
 
@@ -146,9 +147,7 @@ def _opening(number: int, contexts: Sequence[Context]) -> np.ndarray:
     info = WorkerInfo(f"worker-{number}", node=f"node-{number % 4}", node_type="m5.4xlarge", pid=number)
     records = [encode(WorkerRecord(WorkerEvent.SELF, time.time_ns(), info), texts.number)]
     records += [encode(ContextRecord(at, context), texts.number) for at, context in enumerate(contexts, 1)]
-    defined = [
-        fmt.text_records(fmt.TextKind.INTERNED, text, known) for text, known in texts.known.items() if known
-    ]
+    defined = [fmt.text_records(fmt.TextKind.INTERNED, text, known) for text, known in texts.known.items() if known]
     return _words(b"".join(defined + records))
 
 

@@ -191,6 +191,11 @@ class Engine:
         if self._pace.has_folded:
             self.checkpoint()
 
+    def close(self) -> None:
+        """Close the own journal and the store; the lock on the state directory is free then."""
+        self._own.close()
+        self.store.close()
+
     def checkpoint(self) -> None:
         """Save the state of what runs; then let go the segments and rounds that it makes unnecessary."""
         point = Checkpoint(self._round, dict(self._cursors), self.fold.dump_running())

@@ -1,0 +1,234 @@
+"""
+From journals to durable aggregates: records a second, over files and over HTTP, and memory per shard.
+
+The engine is the real one, with its commits, checkpoints and archive in a temporary directory. The peer is what one
+would write by hand: a service that takes attempts as JSON over FastAPI, checks them with pydantic and inserts them
+as rows into SQLite, in batches of a thousand, measured in the same run.
+
+    python bench/ingest.py [--records 3000000] [--rounds 3] [--shards 1000000] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import journals
+import numpy as np
+import peer_sidecar
+
+from mppobs.sidecar.aggregator import open_engine
+from mppobs.sidecar.engine import Engine
+
+TARGET_FILES = 3_000_000
+TARGET_HTTP = 1_000_000
+TARGET_INTEGER = 64
+TARGET_NAMED = 140
+JOURNALS = 4
+PEER_RECORDS = 50_000
+
+
+@dataclass
+class Figure:
+    """One line of the result."""
+
+    figure: str
+    value: float
+    unit: str
+    peer: float | None = None
+    ratio: float | None = None
+    target: float | None = None
+    met: bool | None = None
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """Give a directory that goes away again."""
+    path = Path(tempfile.mkdtemp(prefix="mppobs-bench-"))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path)
+
+
+def attempts_only(directory: Path, records: int, job: str = "job-1", first: int = 1) -> None:
+    """Write a job of three stages without coordinator: attempts alone, over several journals."""
+    now, per_stage = time.time_ns() - 60 * journals.SECOND, records // len(journals.STAGES)
+    known = journals.contexts(job, now)
+    parts = [
+        [journals.attempts(number, keys, now) for keys in journals.chunked(per_stage, JOURNALS)]
+        for number in range(2, 2 + len(journals.STAGES))
+    ]
+    for at in range(JOURNALS):
+        body = [stage[at] for stage in parts]
+        if at == 0:
+            body.insert(0, journals.control(journals.start(coordinated=False, time_ns=now)))
+        journals.write(directory, first + at, known, np.concatenate(body))
+
+
+def coordinated(directory: Path, records: int) -> None:
+    """Write a job whose coordinator dispatches and commits: a third of the records each, commits after attempts."""
+    now, shards = time.time_ns() - 60 * journals.SECOND, records // 3
+    known = journals.contexts("job-2", now)
+    head = [
+        journals.control(journals.start(coordinated=True, time_ns=now)),
+        journals.control(journals.plan(2, shards, now)),
+    ]
+    said, done = [], []
+    for number, keys in enumerate(journals.chunked(shards, 30)):
+        said.append(journals.dispatches(2, keys, now + number))
+        done.append((number % (JOURNALS - 1), journals.attempts(2, keys, now + number)))
+        said.append(journals.commits(2, keys, now + 4 * journals.SECOND))
+    journals.write(directory, 1, known, np.concatenate(head + said))
+    for at in range(JOURNALS - 1):
+        journals.write(directory, 2 + at, known, np.concatenate([words for whose, words in done if whose == at]))
+
+
+def drain(engine: Engine) -> int:
+    """Tick until there is no more; return the records."""
+    total = 0
+    while True:
+        report = engine.tick()
+        total += report.records
+        if not report.records:
+            return total
+
+
+def files_rate(make: Callable[[Path, int], None], records: int) -> tuple[float, float, int]:
+    """Return records per second of wall time and of CPU time, and how many checkpoints that took."""
+    with scratch() as path:
+        make(path, records)
+        engine = open_engine(path / "state", [path])
+        wall, cpu = time.perf_counter(), time.process_time()
+        total = drain(engine)
+        engine.checkpoint()
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        checkpoints = engine.figures.checkpoints
+        assert sum(sum(stage.attempts.values()) for stage in engine.fold.stages.values()) >= records // 3
+        engine.close()
+    return total / wall, total / cpu, checkpoints
+
+
+def peer_rate() -> float:
+    """Return attempts per second of the peer, over HTTP on loopback."""
+    with scratch() as path:
+        return peer_sidecar.rate(path, PEER_RECORDS)
+
+
+def resident() -> int:
+    """Return this process's resident memory in bytes, after giving back what is free."""
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    fields = Path("/proc/self/statm").read_text().split()
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def memory_in_this_process(shards: int, *, named: bool) -> dict[str, float]:
+    """Measure a running job of so many shards, its end, and another such job after it."""
+    with scratch() as path:
+        engine = open_engine(path / "state", [path])
+        one_job(path, engine, 1, 10_000, named=named)
+        start = resident()
+        peaks, ends = [], []
+        for number in range(2, 5):
+            running = one_job(path, engine, number, shards, named=named)
+            peaks.append((running - start) / shards)
+            ends.append(resident() - start)
+        engine.close()
+    return {"per_shard": statistics.median(peaks), "after": ends[0] / 2**20, "after_third": ends[-1] / 2**20}
+
+
+def one_job(path: Path, engine: Engine, number: int, shards: int, *, named: bool) -> int:
+    """Run a job through the engine; return the resident memory at its largest, before its end is known."""
+    now = time.time_ns() - 60 * journals.SECOND
+    known = journals.contexts(f"job-{number}", now)
+    parts = [journals.control(journals.start(coordinated=False, time_ns=now))]
+    parts.append(journals.control(journals.plan(2, shards, now)))
+    for keys in journals.chunked(shards, 20):
+        if named:
+            keys, texts = journals.names([f"part-{key:08d}" for key in keys.tolist()])
+            parts.append(texts)
+        parts.append(journals.attempts(2, keys, now))
+    journals.write(path, 1000 + number, known, np.concatenate(parts), ended=False)
+    del parts
+    drain(engine)
+    running = resident()
+    end = journals.control(journals.end(now + 50 * journals.SECOND))
+    journals.write(path, 2000 + number, known, end)
+    for _ in range(200):
+        engine.tick()
+        if not engine.fold.running:
+            break
+        time.sleep(0.1)
+    assert not engine.fold.running
+    engine.checkpoint()
+    return running
+
+
+def memory(shards: int, *, named: bool) -> dict[str, float]:
+    """Measure in a process of its own."""
+    kind = "named" if named else "integer"
+    command = [sys.executable, __file__, "--memory-of", kind, "--shards", str(shards)]
+    found: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return found
+
+
+def figures(records: int, rounds: int, shards: int) -> Iterator[Figure]:
+    """Measure everything, each peer beside what it is the peer of."""
+    rows: dict[str, list[tuple[float, float, int]]] = {"attempts": [], "coordinated": []}
+    peers = []
+    for _ in range(rounds):
+        rows["attempts"].append(files_rate(attempts_only, records))
+        rows["coordinated"].append(files_rate(coordinated, records))
+        peers.append(peer_rate())
+    peer = statistics.median(peers)
+    for name, measured in rows.items():
+        for at, clock in ((1, "cpu"), (0, "wall")):
+            rate = statistics.median(row[at] for row in measured)
+            target = TARGET_FILES if clock == "cpu" else None
+            met = None if target is None else rate >= target
+            yield Figure(f"{name}_per_{clock}_second", rate, "records/s", peer, rate / peer, target, met)
+    for name, target in (("integer", TARGET_INTEGER), ("named", TARGET_NAMED)):
+        found = memory(shards, named=name == "named")
+        yield Figure(f"memory_per_shard_{name}", found["per_shard"], "bytes", target=target,
+                     met=found["per_shard"] <= target)  # fmt: skip
+        grown = found["after_third"] - found["after"]
+        yield Figure(f"memory_growth_over_two_more_jobs_{name}", grown, "MiB", target=8, met=grown <= 8)
+
+
+def main() -> None:
+    """Print a table, or with `--json` one object per line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--records", type=int, default=3_000_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--shards", type=int, default=1_000_000)
+    parser.add_argument("--memory-of", choices=("integer", "named"), help=argparse.SUPPRESS)
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    if given.memory_of:
+        print(json.dumps(memory_in_this_process(given.shards, named=given.memory_of == "named")))
+        return
+    for each in figures(given.records, given.rounds, given.shards):
+        if given.json:
+            print(json.dumps(asdict(each)), flush=True)
+        else:
+            ratio = f"{each.ratio:8.1f} x peer" if each.ratio else ""
+            target = f"target {each.target:,}  {'met' if each.met else 'MISSED'}" if each.target else ""
+            print(f"{each.figure:44} {each.value:14,.1f} {each.unit:10} {ratio:16} {target}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
