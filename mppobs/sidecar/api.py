@@ -18,22 +18,18 @@ from mppobs.clock import Clock
 from mppobs.errors import ConfigError, nearest
 from mppobs.sidecar import answers
 from mppobs.sidecar.aggregates import PipelineKey
-from mppobs.sidecar.problems import ProblemError, documented, short
-from mppobs.sidecar.reading import Reading, ShardQuery
-from mppobs.sidecar.schemas import (
+from mppobs.sidecar.filters import (
     MAX_LIMIT,
     MAX_NAME,
-    JobDetail,
     JobFilters,
-    JobPage,
     PipelineFilters,
-    PipelineList,
     RunFilters,
     ShardFilters,
-    ShardPage,
     SliFilters,
-    SliReport,
 )  # fmt: skip
+from mppobs.sidecar.problems import ProblemError, documented, short
+from mppobs.sidecar.reading import Reading, ShardQuery
+from mppobs.sidecar.schemas import JobDetail, JobPage, PipelineList, ShardPage, SliReport
 from mppobs.sidecar.store_jobs import JobQuery, JobSummary, PagePlace
 from mppobs.sidecar.view import LivePipeline, View
 

@@ -6,13 +6,11 @@ Nothing here computes: `mppobs.sidecar.answers` fills these from what the aggreg
 
 from __future__ import annotations
 
-import re
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict
 
-from mppobs.errors import nearest
 from mppobs.model import (
     AttemptOutcome,
     CostKind,
@@ -23,105 +21,10 @@ from mppobs.model import (
     StragglerCause,
     Tier,
 )  # fmt: skip
-from mppobs.sidecar.problems import short
-
-MAX_LIMIT = 500
-MAX_NAME = 512
 
 JobState = Literal["running", "finished"]
 
 Seconds = Annotated[float, Field(ge=0)]
-Name = Annotated[str, Field(max_length=MAX_NAME)]
-Limit = Annotated[int, Field(ge=1, le=MAX_LIMIT)]
-
-
-def _rfc3339(value: object) -> object:
-    """Refuse what pydantic would take for seconds since the epoch: it is more often a mistake."""
-    if isinstance(value, str) and not re.match(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d", value, re.ASCII):
-        raise ValueError("write a time as 2026-01-31T08:00:00Z")
-    return value
-
-
-Moment = Annotated[AwareDatetime, BeforeValidator(_rfc3339)]
-
-_PLACE = "^([0-8]?[0-9]{1,18}|9[01][0-9]{17}|92[01][0-9]{16})-[0-9a-f]{32}$"
-"""A start in nanoseconds, below 2^63, and a job's trace ID: see `mppobs.sidecar.store_jobs.PagePlace`."""
-
-
-class Filters(BaseModel):
-    """The base of what may be asked for. A misspelt filter is refused: it must not silently select everything."""
-
-    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True, extra="forbid")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_only(cls, values: Any) -> Any:
-        """Name the nearest right word for a parameter that there is none of."""
-        for name in values if isinstance(values, dict) else ():
-            if name not in cls.model_fields:
-                raise ValueError(f"unknown parameter {short(name)}; {nearest(name[:200], cls.model_fields)}")
-        return values
-
-
-class JobFilters(Filters):
-    """Which jobs to list."""
-
-    pipeline: Name | None = None
-    """Only this pipeline."""
-    tenant: Name | None = None
-    """Only this tenant."""
-    cluster: Name | None = None
-    """Only this cluster."""
-    outcome: JobOutcome | None = None
-    """Only jobs that ended so."""
-    state: JobState | None = None
-    """Only jobs that run, or that have been judged."""
-    since: Moment | None = None
-    """Only jobs that started at this time or later."""
-    until: Moment | None = None
-    """Only jobs that started before this time."""
-    cursor: Annotated[str, Field(pattern=_PLACE)] | None = None
-    """`next` of the page before."""
-    limit: Limit = 100
-    """How many to return at the most."""
-
-
-class RunFilters(Filters):
-    """Which run, where several used one `job_id`."""
-
-    incarnation: Annotated[str, Field(pattern="^[0-9]{1,20}$")] | None = None
-    """The newest where it is not given."""
-
-
-class ShardFilters(RunFilters):
-    """Which shards of a job to list."""
-
-    stage: Name | None = None
-    """Only this stage."""
-    outcome: ShardOutcome | None = None
-    """Only shards that were decided so."""
-    order: Literal["shard", "slowest"] = "shard"
-    """By stage and shard, or longest first."""
-    cursor: Annotated[str, Field(pattern="^[0-9]{1,12}$")] | None = None
-    """`next` of the page before."""
-    limit: Limit = 100
-    """How many to return at the most."""
-
-
-class PipelineFilters(Filters):
-    """Which pipelines."""
-
-    tenant: Name | None = None
-    """Only this tenant."""
-    cluster: Name | None = None
-    """Only this cluster."""
-
-
-class SliFilters(PipelineFilters):
-    """Whose indicators."""
-
-    pipeline: Name | None = None
-    """Only this pipeline."""
 
 
 class Shape(BaseModel):
@@ -393,41 +296,47 @@ class Acknowledged(Shape):
     """Bytes. After a conflict, where to go on from."""
 
 
-class Report(Shape):
-    """The base of what agents send. Strict: a number is not made of a text, nor a flag of a number."""
-
-    model_config = ConfigDict(strict=True)
-
-
-class SlotState(Report):
-    """An attempt or a job that runs in a worker, as its slot says."""
-
-    index: Annotated[int, Field(ge=0, lt=2**16)]
-    context_id: Annotated[int, Field(ge=0, lt=2**31)]
-    start_ns: Annotated[int, Field(ge=0, lt=2**64)]
-    is_job: bool = False
-    shard_key: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    attempt: Annotated[int, Field(ge=0, lt=2**16)] = 0
-    speculative: bool = False
-    progress: Annotated[float, Field(ge=0, le=1)] | None = None
-    progressed_ns: Annotated[int, Field(ge=0, lt=2**64)] = 0
-    checkpoint_ns: Annotated[int, Field(ge=0, lt=2**64)] = 0
+def _number(value: object) -> object:
+    """Refuse to make a number of a text or a flag; JSON's 5.0 is as good an integer as 5."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("expected a number")  # noqa: TRY004 (pydantic reports these, and lets TypeErrors pass)
+    return value
 
 
-class JournalState(Report):
+Number = BeforeValidator(_number)
+Flag = Annotated[bool, Strict()]
+Time = Annotated[int, Number, Field(ge=0, lt=2**64)]
+
+
+class SlotState(Shape):
+    """An attempt or a job that runs in a worker, as its slot says. Times in nanoseconds, 0 for never."""
+
+    index: Annotated[int, Number, Field(ge=0, lt=2**16)]
+    context_id: Annotated[int, Number, Field(ge=0, lt=2**31)]
+    start_ns: Time
+    is_job: Flag = False
+    shard_key: Annotated[int, Number, Field(ge=0, lt=2**63)] = 0
+    attempt: Annotated[int, Number, Field(ge=0, lt=2**16)] = 0
+    speculative: Flag = False
+    progress: Annotated[float, Number, Field(ge=0, le=1)] | None = None
+    progressed_ns: Time = 0
+    checkpoint_ns: Time = 0
+
+
+class JournalState(Shape):
     """What runs in the process that writes one journal."""
 
     journal: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
-    alive: bool
-    pid: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    slots: Annotated[list[SlotState], Field(max_length=4096)] = []
+    alive: Flag
+    pid: Annotated[int, Number, Field(ge=0, lt=2**31)] = 0
+    slots: list[SlotState] = []
 
 
-class LiveReport(Report):
+class LiveReport(Shape):
     """What runs now below one agent; replaces its report before."""
 
     agent: Annotated[str, Field(min_length=1, max_length=200)]
-    journals: Annotated[list[JournalState], Field(max_length=10_000)]
+    journals: list[JournalState]
 
 
 class Accepted(Shape):

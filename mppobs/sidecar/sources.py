@@ -34,7 +34,7 @@ class Loaded:
     def rows(self) -> list[tuple[str, str, str]]:
         """Return name, value and origin of every setting, secrets masked, in the order of their documentation."""
         values = self.settings.model_dump()
-        return [(name, _shown(values[name]), self.origins[name]) for name in SidecarSettings.model_fields]
+        return [(name, shown(values[name]), self.origins[name]) for name in SidecarSettings.model_fields]
 
 
 def flag_name(field: str) -> str:
@@ -118,8 +118,15 @@ def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
     return "\n".join(lines)
 
 
-def _shown(value: object) -> str:
-    """Return a value for people. Secrets mask themselves."""
+def shown(value: object) -> str:
+    """
+    Return a setting's value for people. Secrets mask themselves.
+
+    >>> shown(5.0), shown(None), shown((Path("/a"), Path("/b")))
+    ('5', '–', '/a /b')
+    """
     if value is None:
         return "–"
+    if isinstance(value, float):
+        return f"{value:g}"
     return " ".join(str(part) for part in value) if isinstance(value, tuple) else str(value)
