@@ -7,7 +7,8 @@ DETAIL, ATTEMPT, COMMIT. `docs/architecture.md` says how it decides.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 import numpy as np
@@ -17,12 +18,8 @@ from mppobs.errors import JournalError
 from mppobs.journal.columns import Words
 from mppobs.journal.format import JOB_EVENT_CODES, REASON_CODES, Kind
 from mppobs.model import (
-    AttemptRecord,
-    CommitRecord,
     Context,
     ContextRecord,
-    DetailRecord,
-    DispatchRecord,
     DropRecord,
     EndRecord,
     HeartbeatRecord,
@@ -48,7 +45,7 @@ from mppobs.sidecar.aggregates import (
     StageTotals,
 )
 from mppobs.sidecar.fold_attempts import AttemptFold, dead_workers
-from mppobs.sidecar.fold_columns import MAX_SPAN_NS, gather, nonsense
+from mppobs.sidecar.fold_columns import Batch, Mask, gather, nonsense
 from mppobs.sidecar.fold_commits import fold_commits, fold_details, fold_dispatches, fold_errors
 from mppobs.sidecar.fold_control import Control, NonsenseError, check_time
 from mppobs.sidecar.fold_groups import Group, groups
@@ -124,10 +121,12 @@ class Fold:
         makes this raise.
         """
         sources = [self._source(block) for block in blocks]
-        for source in _by_journal(sources):
-            self._fold_control(source, now_ns)
-        for kind in DATA:
-            self._fold_data(sources, kind, now_ns)
+        samples: dict[int, list[tuple[int, SampleRecord]]] = {}
+        for place in _by_journal(sources):
+            samples[place] = list(self._fold_control(sources[place], now_ns))
+        bad = {kind: self._fold_data(sources, kind, now_ns) for kind in DATA}
+        for place, found in samples.items():
+            self._fold_samples(sources[place], found, bad[Kind.ATTEMPT].get(place), now_ns)
         for journal in [name for name, state in self._journals.items() if state.ended]:
             self.forget(journal)
 
@@ -215,30 +214,25 @@ class Fold:
             state.turn()
         return Source(state, state.tables, block.words, kinds_of(block.words))
 
-    def _fold_control(self, source: Source, now_ns: int) -> None:
-        """Fold the control records of a block, in file order."""
+    def _fold_control(self, source: Source, now_ns: int) -> Iterator[tuple[int, SampleRecord]]:
+        """Fold the control records of a block, in file order; yield the samples, with their rows, for later."""
         names, bad = take_shard_names(source)
         self._count("malformed", bad)
         self._labels.folded("text", int(np.count_nonzero(names)) - bad)
-        ran = RanBetween(source, MAX_SPAN_NS)
         rest = ~(names | np.isin(source.kinds, (*DATA, Kind.PAD)))
         end = 0
         for row in np.flatnonzero(rest).tolist():
             if row < end:
                 continue
-            try:
+            with self._counting_nonsense():
                 record, size = decode_row(source, row)
                 end = row + size
-                self._fold_one(source, record, row, ran, now_ns)
-            except UnknownTextError:
-                self._count("unknown_text", 1)
-            except JournalError:
-                self._count("malformed", 1)
-            except NonsenseError as error:
-                self._count(str(error), 1)
-        ran.close()
+                if isinstance(record, SampleRecord):
+                    yield row, record
+                else:
+                    self._fold_one(source, record, now_ns)
 
-    def _fold_one(self, source: Source, record: Record, row: int, ran: RanBetween, now_ns: int) -> None:
+    def _fold_one(self, source: Source, record: Record, now_ns: int) -> None:
         """Fold one control record."""
         match record:
             case TextRecord() | ContextRecord():
@@ -253,32 +247,60 @@ class Fold:
                 self._control.plan(source, record, now_ns)
             case HeartbeatRecord():
                 self._control.heartbeat(source, record, now_ns)
-            case SampleRecord():
-                self._samples.sample(source, record, ran.until(row), now_ns)
             case DropRecord():
                 self._samples.drop(source.state, record, now_ns)
             case EndRecord():
                 check_time(record.time_ns, now_ns)
                 self._labels.folded("end")
                 source.state.ended = True
-            case AttemptRecord() | CommitRecord() | DetailRecord() | DispatchRecord():
-                return  # data records are folded by column
+            case _:
+                return  # samples come last, and data records are folded by column
 
-    def _fold_data(self, sources: Sequence[Source], kind: Kind, now_ns: int) -> None:
-        """Fold all records of a kind, by column."""
+    def _fold_samples(
+        self, source: Source, samples: Sequence[tuple[int, SampleRecord]], bad: Mask | None, now_ns: int
+    ) -> None:
+        """Fold the samples of a block: after its attempts, since idle time is what these left."""
+        ran = RanBetween(source, bad)
+        for row, record in samples:
+            with self._counting_nonsense():
+                self._samples.sample(source, record, ran.until(row), now_ns)
+        ran.close()
+
+    @contextmanager
+    def _counting_nonsense(self) -> Iterator[None]:
+        """Count a record that makes no sense instead of raising."""
+        try:
+            yield
+        except UnknownTextError:
+            self._count("unknown_text", 1)
+        except JournalError:
+            self._count("malformed", 1)
+        except NonsenseError as error:
+            self._count(str(error), 1)
+
+    def _fold_data(self, sources: Sequence[Source], kind: Kind, now_ns: int) -> dict[int, Mask]:
+        """Fold all records of a kind, by column; return by source which of them made no sense, where any did."""
         batch = gather(sources, kind)
         if batch is None:
-            return
-        batch, bad = nonsense(batch, now_ns)
-        for reason, count in bad.items():
-            self._count(reason, count)
-        if len(batch) == 0:
-            return
-        name = kind.name.lower()
+            return {}
+        bad, counts = nonsense(batch, now_ns)
+        masks: dict[int, Mask] = {}
+        if counts:
+            masks = {source: bad[run] for source, run in batch.runs()}
+            batch = batch.take(~bad)
+            for reason, count in counts.items():
+                self._count(reason, count)
+        if len(batch):
+            self._fold_batch(batch, now_ns)
+        return masks
+
+    def _fold_batch(self, batch: Batch, now_ns: int) -> None:
+        """Fold records that make sense."""
+        name = batch.kind.name.lower()
         found, late = groups(batch, self._book, now_ns)
         for group in found:
             group.job.last_record_ns = now_ns
-            late += self._fold_group(group, kind, now_ns)
+            late += self._fold_group(group, batch.kind, now_ns)
         if late:
             self._labels.late(name, late)
         self._labels.folded(name, len(batch) - late)
@@ -311,17 +333,17 @@ class Fold:
             self._labels.invalid(reason, count)
 
 
-def _by_journal(sources: Sequence[Source]) -> list[Source]:
+def _by_journal(sources: Sequence[Source]) -> list[int]:
     """
-    Return blocks journal by journal, in the order in which journals first occur.
+    Return the places of blocks journal by journal, in the order in which journals first occur.
 
     Those that tell of a coordinator's death go first: what resumes its job is in another journal.
     """
-    journals: dict[str, list[Source]] = {}
-    for source in sources:
-        journals.setdefault(source.state.journal, []).append(source)
-    ordered = sorted(journals.values(), key=lambda blocks: not any(map(_tells_of_death, blocks)))
-    return [source for blocks in ordered for source in blocks]
+    journals: dict[str, list[int]] = {}
+    for place, source in enumerate(sources):
+        journals.setdefault(source.state.journal, []).append(place)
+    ordered = sorted(journals.values(), key=lambda places: not any(_tells_of_death(sources[place]) for place in places))
+    return [place for places in ordered for place in places]
 
 
 def _tells_of_death(source: Source) -> bool:

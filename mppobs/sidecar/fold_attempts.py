@@ -22,12 +22,12 @@ from mppobs.journal.format import (
 )
 from mppobs.model import AttemptOutcome, CostKind, Reason, ShardOutcome, WorkerInfo
 from mppobs.sidecar.aggregates import StageTotals
-from mppobs.sidecar.fold_columns import Batch, Mask, Numbers, exact_sum
+from mppobs.sidecar.fold_columns import Batch, Mask, Numbers, distinct, exact_sum
 from mppobs.sidecar.fold_groups import Group
 from mppobs.sidecar.fold_labels import Labels
 from mppobs.sidecar.fold_rows import Touched, exemplar, mark_attempts, observe, observe_commits, touch
 from mppobs.sidecar.running import RunningJob
-from mppobs.sidecar.tables import COMMITTED, PENDING
+from mppobs.sidecar.tables import COMMITTED, FAILED, LOST, PENDING
 
 SUCCESS: Final = ATTEMPT_CODES[AttemptOutcome.SUCCESS]
 _OUTCOMES: Final = tuple(AttemptOutcome)
@@ -141,9 +141,11 @@ class AttemptFold:
         earliest = np.minimum(earliest, np.where(before == 0, _NO_START, before))
         table.first_start[rows] = np.where(table.state[rows] == PENDING, earliest, before)
         shown = np.where(table.succeeded[rows], -1, touched.last)
-        table.last_outcome[rows] = attempts.outcome[touched.last]
-        table.reason[rows] = group.batch.detail()[touched.last]
-        table.error[rows] = _errors(group, touched.last)
+        judged = (table.state[rows] == FAILED) | (table.state[rows] == LOST)
+        open_, last = rows[~judged], touched.last[~judged]
+        table.last_outcome[open_] = attempts.outcome[last]
+        table.reason[open_] = group.batch.detail()[last]
+        table.error[open_] = error_numbers(group.job, group.batch, group.batch.text()[last], last)
         shown[succeeded] = deciding
         table.succeeded[rows[succeeded]] = True
         _show(group, attempts, rows[shown >= 0], shown[shown >= 0])
@@ -239,18 +241,13 @@ def worker_number(job: RunningJob, worker: WorkerInfo) -> int:
     return number
 
 
-def _errors(group: Group, positions: Numbers) -> NDArray[np.uint16]:
-    """Return the error types of some attempts as numbers in their job's list."""
-    return error_numbers(group.job, group.batch, group.batch.text()[positions], positions)
-
-
 def error_numbers(job: RunningJob, batch: Batch, texts: Numbers, positions: Numbers) -> NDArray[np.uint16]:
     """Return texts of records at some positions as numbers in a job's list of error types."""
     numbers = np.zeros(len(texts), np.uint16)
     named = np.flatnonzero(texts)
     if len(named):
         codes = batch.source[positions[named]].astype(np.int64) << 32 | texts[named]
-        for code in np.unique(codes).tolist():
+        for code in distinct(codes):
             text = batch.sources[code >> 32].tables.text(code & 0xFFFFFFFF)
             numbers[named[codes == code]] = _error_number(job, text)
     return numbers

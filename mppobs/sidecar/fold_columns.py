@@ -157,8 +157,8 @@ def _slots(
     return np.where(codes[places] == wanted, places, -1).astype(np.int32), contexts
 
 
-def nonsense(batch: Batch, now_ns: int) -> tuple[Batch, dict[str, int]]:
-    """Return the records that make sense, and how many do not, by the first reason that applies."""
+def nonsense(batch: Batch, now_ns: int) -> tuple[Mask, dict[str, int]]:
+    """Return which records make no sense, and how many, by the first reason that applies."""
     bad = np.zeros(len(batch), np.bool_)
     counts: dict[str, int] = {}
     for reason, mask in _reasons(batch, now_ns):
@@ -166,7 +166,7 @@ def nonsense(batch: Batch, now_ns: int) -> tuple[Batch, dict[str, int]]:
         if fresh:
             counts[reason] = counts.get(reason, 0) + fresh
             bad |= mask
-    return (batch.take(~bad) if counts else batch), counts
+    return bad, counts
 
 
 def _reasons(batch: Batch, now_ns: int) -> Iterator[tuple[str, Mask]]:
@@ -236,6 +236,18 @@ def _absurd_durations(batch: Batch) -> Mask:
     bad |= (flags & FLAG_NO_CPU == 0) & _outside(batch.value(5), 0, MAX_SPAN_NS)
     bad |= (flags & FLAG_HAS_DELAY > 0) & _outside(batch.value(6), 0, MAX_SPAN_NS)
     return bad
+
+
+def distinct(codes: Numbers) -> list[int]:
+    """
+    Return each code once, in the order of first occurrence, so that the result does not depend on how they are coded.
+
+    >>> distinct(np.array([7, 3, 7, 1]))
+    [7, 3, 1]
+    """
+    found, first = np.unique(codes, return_index=True)
+    ordered: list[int] = found[np.argsort(first)].tolist()
+    return ordered
 
 
 def exact_sum(values: Numbers) -> int:

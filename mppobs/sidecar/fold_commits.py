@@ -12,7 +12,7 @@ import numpy as np
 from mppobs.journal.format import DETAIL_CODES, SHARD_CODES
 from mppobs.model import DetailKind, ShardOutcome
 from mppobs.sidecar.fold_attempts import error_numbers
-from mppobs.sidecar.fold_columns import Batch, Mask, Numbers, exact_sum
+from mppobs.sidecar.fold_columns import Batch, Mask, Numbers, distinct, exact_sum
 from mppobs.sidecar.fold_groups import Group
 from mppobs.sidecar.fold_labels import Labels
 from mppobs.sidecar.fold_rows import mark_attempts, observe_commits, touch
@@ -140,6 +140,6 @@ def _amounts(batch: Batch, chosen: Mask) -> Iterator[tuple[str, int]]:
             return
         codes = batch.source[used].astype(np.int64) << 32 | batch.low(4 + 2 * place)[used]
         values = batch.value(5 + 2 * place)[used]
-        for code in np.unique(codes).tolist():
+        for code in distinct(codes):
             name = batch.sources[code >> 32].tables.text(code & 0xFFFFFFFF)
             yield name, exact_sum(values[codes == code])

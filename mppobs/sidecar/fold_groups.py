@@ -65,7 +65,7 @@ def _resolve(batch: Batch, book: JobBook, now_ns: int) -> _Places:
     size = len(batch.contexts)
     places = _Places(np.full(size, -1, np.int32), np.zeros(size, np.int64))
     homeless: list[int] = []
-    for slot in np.flatnonzero(np.bincount(batch.slot, minlength=size)).tolist():
+    for slot in _used(batch, size):
         _, context = batch.contexts[slot]
         job = book.find(context)
         if job is None:
@@ -75,6 +75,15 @@ def _resolve(batch: Batch, book: JobBook, now_ns: int) -> _Places:
     if homeless:
         _open_jobs(batch, book, places, homeless, now_ns)
     return places
+
+
+def _used(batch: Batch, size: int) -> list[int]:
+    """Return the contexts that have records, in the order of their first: that does not depend on blocks."""
+    first = np.full(size, len(batch), np.int64)
+    first[batch.slot[::-1]] = np.arange(len(batch) - 1, -1, -1)
+    order = np.argsort(first)
+    used: list[int] = order[: np.count_nonzero(first < len(batch))].tolist()
+    return used
 
 
 def _open_jobs(batch: Batch, book: JobBook, places: _Places, homeless: list[int], now_ns: int) -> None:

@@ -29,7 +29,7 @@ from mppobs.model import (
     WorkerInfo,
     WorkerRecord,
 )
-from mppobs.sidecar.shard_index import Keys
+from mppobs.sidecar.shard_index import Keys, ranges
 
 DATA: Final = (Kind.DISPATCH, Kind.DETAIL, Kind.ATTEMPT, Kind.COMMIT)
 """Kinds that are folded by column. All others are rare and folded one by one, but for names of shards."""
@@ -79,19 +79,6 @@ class ShardNames:
         self._text = text[ranges(starts[first], lengths[first])]
         self._ends = np.cumsum(lengths[first])
         self._new = []
-
-
-def ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """
-    Return the positions of runs, one after the other.
-
-    >>> ranges(np.array([10, 3]), np.array([2, 3])).tolist()
-    [10, 11, 3, 4, 5]
-    """
-    ends = np.cumsum(lengths)
-    total = int(ends[-1]) if len(ends) else 0
-    places: NDArray[np.int64] = np.arange(total) + np.repeat(starts - (ends - lengths), lengths)
-    return places
 
 
 class SegmentTables:

@@ -17,7 +17,7 @@ from mppobs.cost.attribution import amount, idle_ns, lane_rate
 from mppobs.cost.prices import PriceList
 from mppobs.journal.format import Kind
 from mppobs.model import AttemptOutcome, Context, CostKind, DropRecord, SampleRecord
-from mppobs.sidecar.fold_columns import MAX_SPAN_NS, exact_sum
+from mppobs.sidecar.fold_columns import MAX_SPAN_NS, Mask, Numbers, exact_sum
 from mppobs.sidecar.fold_control import NonsenseError, check_time, context_of
 from mppobs.sidecar.fold_jobs import JobBook
 from mppobs.sidecar.fold_journals import JournalState, Source
@@ -117,12 +117,15 @@ class SampleFold:
 class RanBetween:
     """How long attempts ran between the samples of a block, by their places in the file."""
 
-    def __init__(self, source: Source, valid_ns: int) -> None:
+    def __init__(self, source: Source, nonsense: Mask | None) -> None:
+        """`nonsense` says which of the block's attempts do not count, `None` that all do."""
         self._state = source.state
-        chosen = np.flatnonzero(source.kinds == Kind.ATTEMPT) if source.tables.info.dedicated else np.zeros(0, np.int64)
-        durations = (source.words[chosen, 4] - np.uint64(1)).view(np.int64)
-        sane = (durations >= 0) & (durations <= valid_ns)
-        self._places, self._durations = chosen[sane], durations[sane]
+        self._places = np.zeros(0, np.int64)
+        if source.tables.info.dedicated:
+            self._places = np.flatnonzero(source.kinds == Kind.ATTEMPT)
+            if nonsense is not None:
+                self._places = self._places[~nonsense]
+        self._durations: Numbers = (source.words[self._places, 4] - np.uint64(1)).view(np.int64)
         self._done = 0
 
     def until(self, row: int) -> int:
@@ -135,4 +138,3 @@ class RanBetween:
     def close(self) -> None:
         """Carry what ran since the last sample over to the next block."""
         self._state.ran_ns += exact_sum(self._durations[self._done :])
-        self._done = len(self._durations)

@@ -124,12 +124,15 @@ class ShardIndex:
         return self._text[start : int(self._name_ends[place])].tobytes().decode("utf-8", "replace")
 
     def dump(self) -> dict[str, NDArray[np.generic]]:
-        """Return what `load` needs."""
+        """Return what `load` needs, names in the order of their rows."""
+        order = np.argsort(self._name_rows[: self._name_count])
+        lengths = np.diff(self._name_ends[: self._name_count], prepend=np.uint32(0)).astype(np.int64)
+        starts = np.cumsum(lengths) - lengths
         return {
             "keys": self.keys(),
-            "text": self._text[: self._text_used],
-            "name_rows": self._name_rows[: self._name_count],
-            "name_ends": self._name_ends[: self._name_count],
+            "text": self._text[ranges(starts[order], lengths[order])],
+            "name_rows": self._name_rows[order],
+            "name_ends": np.cumsum(lengths[order]),
         }
 
     @classmethod
@@ -216,3 +219,16 @@ def grown(column: NDArray[Number], size: int) -> NDArray[Number]:
     larger = np.zeros(max(size, len(column) * 3 // 2, 16), column.dtype)
     larger[: len(column)] = column
     return larger
+
+
+def ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """
+    Return the positions of runs, one after the other.
+
+    >>> ranges(np.array([10, 3]), np.array([2, 3])).tolist()
+    [10, 11, 3, 4, 5]
+    """
+    ends = np.cumsum(lengths)
+    total = int(ends[-1]) if len(ends) else 0
+    places: NDArray[np.int64] = np.arange(total) + np.repeat(starts - (ends - lengths), lengths)
+    return places

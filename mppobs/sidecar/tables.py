@@ -76,7 +76,7 @@ class ShardTable:
     attempts: NDArray[np.uint16]
     winner: NDArray[np.uint16]
     error: NDArray[np.uint16]
-    """The error type of the newest attempt, a number in the job's list."""
+    """The error type of the newest attempt, or of the decision that the shard failed; a number in the job's list."""
     state: NDArray[np.uint8]
     succeeded: NDArray[np.bool_]
     last_outcome: NDArray[np.uint8]
