@@ -21,7 +21,8 @@ from mppobs.executor.files import JobFiles
 from mppobs.executor.plan import Plan, Stage
 from mppobs.executor.result import JobResult, Progress, ShardFailure, StageProgress
 from mppobs.executor.shuffle import read_everything
-from mppobs.model import AttemptOutcome, JobOutcome, Reason, Shard, ShardOutcome
+from mppobs.instrument.recorder import RECORDER
+from mppobs.model import AttemptOutcome, DispatchRecord, JobOutcome, Reason, Shard, ShardOutcome
 
 _MOST_FAILURES: Final = 100
 
@@ -128,13 +129,13 @@ class JobRun:
         run.retries += attempt.number > 0
         if run.first_starts[attempt.shard] == 0:
             run.first_starts[attempt.shard] = start_ns
-        self.handle.dispatch(
-            run.stage.name,
-            run.name(attempt.shard),
-            attempt.number,
-            worker=worker,
-            input_bytes=run.input_sizes[attempt.shard],
-        )
+        journal = RECORDER.journal()
+        if journal is not None:
+            # Not by the handle, which would make a carrier for the attempt as well: the worker has the job's.
+            key = journal.name_shard(run.name(attempt.shard))
+            context = self.handle.context_id(run.stage.name)
+            size = run.input_sizes[attempt.shard]
+            journal.append(DispatchRecord(context, key, attempt.number, time.time_ns(), False, worker, size))
 
     def ended(self, attempt: AttemptId, report: Report) -> None:
         """Take in how an attempt ended."""

@@ -70,7 +70,8 @@ class Loop:
             Stop: self._stop,
             Commit: lambda job, action: job.committed(action.attempt),
             ShardFailed: lambda job, action: job.gave_up(action.attempt, action.reason),
-            StageDone: lambda job, action: None,
+            # A stage whose shards are all committed is never done again: what came before it is safe.
+            StageDone: lambda job, action: job.handle.checkpoint(),
             JobEnded: self._on_job_ended,
             WaitUntil: self._wait_until,
         }

@@ -106,6 +106,7 @@ class LocalBackend:
         self._children: dict[str, _Child] = {}
         self._places: dict[AttemptId, tuple[_Child, int]] = {}
         self._stages: dict[tuple[str, int], tuple[int, bytes]] = {}
+        self._to_write: dict[str, _Child] = {}
         self._kills: list[tuple[int, int, _Child]] = []
         self._started = 0
         self._tickets = 0
@@ -124,7 +125,7 @@ class LocalBackend:
             self._spawn()
 
     def submit(self, worker: str, attempt: AttemptId, stage: StageOrder, order: AttemptOrder) -> None:
-        """Give an attempt to a worker that is up. Never waits."""
+        """Give an attempt to a worker that is up; it goes out with the next `poll`. Never waits."""
         target = self._children.get(worker)
         if target is None:
             return  # it has died, and the news is on its way
@@ -136,8 +137,8 @@ class LocalBackend:
         if number not in target.stages:
             target.stages.add(number)
             data = definition + data
-        if not target.outbox.send(data):
-            self._selector.modify(target.outbox.handle, selectors.EVENT_WRITE, target)
+        target.outbox.put(data)
+        self._to_write[worker] = target
 
     def stop(self, attempt: AttemptId, outcome: AttemptOutcome) -> None:
         """Have an attempt end as `outcome`, and its worker with it: when it is told to, or else when it is killed."""
@@ -163,6 +164,7 @@ class LocalBackend:
 
         Raises `WorkersBrokenError` when several in a row die before they are ready.
         """
+        self._write()
         seconds = min(seconds, self._kill_overdue())
         news: list[News] = []
         for key, _ in self._selector.select(max(seconds, 0.0)):
@@ -217,6 +219,13 @@ class LocalBackend:
             known = self._stages[attempt[:2]] = (self._defined, frame(("stage", self._defined, stage)))
         return known
 
+    def _write(self) -> None:
+        """Write what was submitted since the last time, in one piece for each worker."""
+        for target in self._to_write.values():
+            if not target.outbox.flush() and target.outbox.handle not in self._selector.get_map():
+                self._selector.register(target.outbox.handle, selectors.EVENT_WRITE, target)
+        self._to_write.clear()
+
     def _flush(self, target: _Child) -> None:
         """Write what waited for room in a worker's pipe."""
         if target.outbox.flush():
@@ -261,6 +270,7 @@ class LocalBackend:
 
     def _drop(self, target: _Child) -> None:
         """Close a worker's pipes, which ends it if it lives, and forget what it held."""
+        self._to_write.pop(target.name, None)
         for attempt in target.held.values():
             del self._places[attempt]
         target.held.clear()

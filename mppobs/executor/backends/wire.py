@@ -74,10 +74,9 @@ class Outbox:
         self.handle = handle
         self._waiting = bytearray()
 
-    def send(self, data: bytes) -> bool:
-        """Write, or keep, some frames; return whether all is written."""
+    def put(self, data: bytes) -> None:
+        """Keep some frames until `flush`."""
         self._waiting += data
-        return self.flush()
 
     def flush(self) -> bool:
         """Write what waits; return whether all is written. What a closed pipe does not take is forgotten."""
