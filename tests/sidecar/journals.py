@@ -9,12 +9,26 @@ import numpy as np
 
 from mppobs.cost.prices import PriceList
 from mppobs.journal.codec import encode
-from mppobs.journal.format import RECORD_WORDS, TextKind, is_named, shard_key, text_records
+from mppobs.journal.format import (
+    ATTEMPT_CODES,
+    RECORD_WORDS,
+    SHARD_CODES,
+    Kind,
+    TextKind,
+    head_word,
+    is_named,
+    link,
+    pair,
+    shard_key,
+    text_records,
+)
 from mppobs.model import (
+    AttemptOutcome,
     Context,
     ContextRecord,
     Record,
     Shard,
+    ShardOutcome,
     WorkerEvent,
     WorkerInfo,
     WorkerRecord,
@@ -64,10 +78,29 @@ class FakeJournal:
 
     def take(self) -> Block:
         """Return what was written since the last call."""
-        words = np.frombuffer(bytes(self._data), "<u8").reshape(-1, RECORD_WORDS)[self._taken :]
+        words = np.frombuffer(bytes(self._data), "<u8").reshape(-1, RECORD_WORDS)
         block = Block(self.uuid, 0, self._taken, words)
         self._taken += len(words)
+        self._data.clear()
         return block
+
+    def done_at_once(self, context_id: int, first: int, count: int, start_ns: int, seconds: float = 1.0) -> None:
+        """Write attempts and commits of many shards, one try each, without a Python object for each."""
+        duration = round(seconds * SECOND)
+        attempts = np.ones((count, RECORD_WORDS), np.uint64)
+        keys = np.arange(first, first + count, dtype=np.uint64)
+        attempts[:, 0] = head_word(Kind.ATTEMPT, ATTEMPT_CODES[AttemptOutcome.SUCCESS], number=context_id)
+        attempts[:, 1] = keys << np.uint64(1) | np.uint64(1)
+        attempts[:, 2] = link(0)
+        attempts[:, 3] = start_ns + 1
+        attempts[:, 4] = duration + 1
+        attempts[:, 10] = pair(0)
+        commits = np.ones((count, RECORD_WORDS), np.uint64)
+        commits[:, 0] = head_word(Kind.COMMIT, SHARD_CODES[ShardOutcome.COMMITTED], number=context_id)
+        commits[:, 1:3] = attempts[:, 1:3]
+        commits[:, 3] = start_ns + duration + 1
+        commits[:, 4] = start_ns + 1
+        self._data += attempts.tobytes() + commits.tobytes()
 
     def _text(self, text: str) -> int:
         if text not in self._texts:
