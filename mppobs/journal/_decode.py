@@ -76,6 +76,13 @@ def decode_all(
     A record that makes no sense raises `JournalError`, or is passed over where `on_error` is given, which is
     then told its place. Padding yields nothing.
     """
+    return (record for _, record in decode_placed(records, on_error))
+
+
+def decode_placed(
+    records: Iterable[Words], on_error: Callable[[int, JournalError], None] | None = None
+) -> Iterator[tuple[int, Record]]:
+    """Yield the same as `decode_all`, each with its place among the records."""
     texts: dict[int, str] = {0: ""}
     rows = list(records)
     place = 0
@@ -96,7 +103,7 @@ def decode_all(
                 raise
             on_error(first, error)
         else:
-            yield record
+            yield first, record
 
 
 def _lookup(texts: dict[int, str], number: int) -> str:

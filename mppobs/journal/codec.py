@@ -11,6 +11,7 @@ from mppobs.journal._decode import Text as Text
 from mppobs.journal._decode import Words as Words
 from mppobs.journal._decode import decode as decode
 from mppobs.journal._decode import decode_all as decode_all
+from mppobs.journal._decode import decode_placed as decode_placed
 from mppobs.journal._encode import END_CLOSED as END_CLOSED
 from mppobs.journal._encode import END_SEALED as END_SEALED
 from mppobs.journal._encode import PAIRS_PER_DETAIL as PAIRS_PER_DETAIL
