@@ -114,7 +114,6 @@ def files_rate(make: Callable[[Path, int], None], records: int) -> tuple[float, 
         engine = open_engine(path / "state", [path])
         wall, cpu = time.perf_counter(), time.process_time()
         total = drain(engine)
-        engine.checkpoint()
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         checkpoints = engine.figures.checkpoints
         assert sum(sum(stage.attempts.values()) for stage in engine.fold.stages.values()) >= records // 3

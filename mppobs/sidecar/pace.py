@@ -18,14 +18,14 @@ class EngineSettings:
     """How the engine paces itself and how long it keeps things."""
 
     decide: DecideSettings = field(default_factory=DecideSettings)
-    poll_bytes: int = 32 * 2**20
-    """The most that one round reads, so that it stays short."""
+    poll_bytes: int = 8 * 2**20
+    """About what one round reads: short enough to stay in the caches, long enough for a commit to cost little."""
     busy_seconds: float = 0.05
     """Pause between rounds while there is something to read."""
     idle_seconds: float = 0.5
     """Pause while there is not, and how often running attempts and due decisions are looked at."""
     checkpoint_bytes: int = 64 * 2**20
-    """Folded bytes after which a checkpoint is due; four times the running state where that is more."""
+    """Folded bytes after which a checkpoint is due; eight times the running state where that is more."""
     checkpoint_journal_bytes: int = 128 * 2**20
     """The same of any one journal: half of what its worker may keep on disk."""
     checkpoint_seconds: float = 60.0
@@ -86,7 +86,7 @@ class Pace:
         """Return whether enough was folded, or long enough ago, for the next checkpoint."""
         if not self._folded:
             return False
-        limit = max(self._settings.checkpoint_bytes, 4 * self._state_bytes)
+        limit = max(self._settings.checkpoint_bytes, 8 * self._state_bytes)
         return (
             sum(self._folded.values()) >= limit
             or max(self._folded.values()) >= self._settings.checkpoint_journal_bytes
