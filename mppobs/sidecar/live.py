@@ -26,7 +26,7 @@ from mppobs.sidecar.aggregates import PipelineKey, StageKey
 from mppobs.sidecar.follow import LiveJournal
 from mppobs.sidecar.predict import Pace, predict_finish
 from mppobs.sidecar.running import DecidedJob, JobStage, RunningJob
-from mppobs.sidecar.tables import COMMITTED
+from mppobs.sidecar.tables import COMMITTED, MAX_BIT
 from mppobs.sidecar.view import Live, LiveAttempt, LivePipeline, LiveRun, LiveStraggler
 
 PROFILE_SHARDS: Final = 4096
@@ -125,19 +125,25 @@ def _place_slots(jobs: Mapping[JobKey, _Job], live: Iterable[LiveJournal], fold:
                 continue
             mine = jobs[job.key]
             mine.checkpoint_ns = max(mine.checkpoint_ns, slot.checkpoint_ns)
-            if not slot.is_job:
-                mine.attempts.append(_attempt(job, context.stage, slot, worker))
+            attempt = None if slot.is_job else _attempt(job, context.stage, slot, worker)
+            if attempt is not None:
+                mine.attempts.append(attempt)
 
 
-def _attempt(job: RunningJob, stage_name: str, slot: Slot, worker: WorkerInfo) -> LiveAttempt:
-    stage = job.stages.get(stage_name)
-    key = stage.key if stage is not None else StageKey(*job.pipeline, stage_name)
+def _attempt(job: RunningJob, name: str, slot: Slot, worker: WorkerInfo) -> LiveAttempt | None:
+    """Return what runs in a slot; `None` where its record has been folded since the slots were looked at."""
+    stage = job.stages.get(name)
     row = int(stage.table.index.find(np.array([slot.shard_key], np.uint64))[0]) if stage is not None else -1
+    input_bytes = 0
+    if stage is not None and row >= 0:
+        if slot.attempt < MAX_BIT and int(stage.table.own[row]) >> slot.attempt & 1:
+            return None
+        input_bytes = int(stage.table.input[row])
     return LiveAttempt(
-        key=key, job=job.key, shard=job.shard(stage_name, slot.shard_key), attempt=slot.attempt,
-        speculative=slot.speculative, started_ns=slot.start_ns, progress=slot.progress,
-        progressed_ns=slot.progressed_ns, checkpoint_ns=slot.checkpoint_ns, worker=worker.worker, node=worker.node,
-        input_bytes=int(stage.table.input[row]) if stage is not None and row >= 0 else 0, stage=stage_name,
+        key=stage.key if stage is not None else StageKey(*job.pipeline, name), job=job.key,
+        shard=job.shard(name, slot.shard_key), attempt=slot.attempt, speculative=slot.speculative,
+        started_ns=slot.start_ns, progress=slot.progress, progressed_ns=slot.progressed_ns,
+        checkpoint_ns=slot.checkpoint_ns, worker=worker.worker, node=worker.node, input_bytes=input_bytes, stage=name,
     )  # fmt: skip
 
 

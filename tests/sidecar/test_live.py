@@ -180,6 +180,17 @@ def test_stragglers_are_found_from_finished_shards_and_running_slots() -> None:
     assert world.view().pipelines[KEY].stragglers[StragglerCause.SKEW] == 1
 
 
+def test_a_slot_whose_record_has_come_no_longer_runs() -> None:
+    """The slots were looked at a moment before the records were read."""
+    running = job(planned=3, done=1)
+    running.stages["map"].table.own[0] = 1
+    world = World(running)
+    world.add(running, attempt_slot(0), attempt_slot(1))
+
+    assert [each.shard for each in world.view().attempts] == [1]
+    assert world.view().pipelines[KEY].shards == {"pending": 1, "running": 1}
+
+
 def test_profiles_of_large_stages_are_drawn_and_count_all() -> None:
     """The quartiles come from a few thousand shards, the number done from all."""
     running = job(planned=100_000, done=90_000)
