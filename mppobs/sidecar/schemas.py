@@ -305,20 +305,20 @@ def _number(value: object) -> object:
 
 Number = BeforeValidator(_number)
 Flag = Annotated[bool, Strict()]
-Time = Annotated[int, Number, Field(ge=0, lt=2**64)]
+Time = Annotated[int, Field(ge=0, lt=2**64), Number]
 
 
 class SlotState(Shape):
     """An attempt or a job that runs in a worker, as its slot says. Times in nanoseconds, 0 for never."""
 
-    index: Annotated[int, Number, Field(ge=0, lt=2**16)]
-    context_id: Annotated[int, Number, Field(ge=0, lt=2**31)]
+    index: Annotated[int, Field(ge=0, lt=2**16), Number]
+    context_id: Annotated[int, Field(ge=0, lt=2**31), Number]
     start_ns: Time
     is_job: Flag = False
-    shard_key: Annotated[int, Number, Field(ge=0, lt=2**63)] = 0
-    attempt: Annotated[int, Number, Field(ge=0, lt=2**16)] = 0
+    shard_key: Annotated[int, Field(ge=0, lt=2**63), Number] = 0
+    attempt: Annotated[int, Field(ge=0, lt=2**16), Number] = 0
     speculative: Flag = False
-    progress: Annotated[float, Number, Field(ge=0, le=1)] | None = None
+    progress: Annotated[float, Field(ge=0, le=1), Number] | None = None
     progressed_ns: Time = 0
     checkpoint_ns: Time = 0
 
@@ -328,7 +328,7 @@ class JournalState(Shape):
 
     journal: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
     alive: Flag
-    pid: Annotated[int, Number, Field(ge=0, lt=2**31)] = 0
+    pid: Annotated[int, Field(ge=0, lt=2**31), Number] = 0
     slots: list[SlotState] = []
 
 
