@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -29,6 +28,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
     >>> nearest("zzz", ["pipeline", "stage"])
     'known: pipeline, stage'
     """
+    import difflib  # here, since a worker that has no error to explain must not pay for it
+
     names = sorted(known)
     close = difflib.get_close_matches(word, names, n=1)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"

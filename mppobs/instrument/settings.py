@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -55,7 +53,7 @@ class Settings:
 
     def worker_info(self, node: str = "") -> WorkerInfo:
         """Return what the journal says of this process; `node` is what the platform calls the host."""
-        host = self.node or node or socket.gethostname()
+        host = self.node or node or os.uname().nodename
         return WorkerInfo(
             worker=self.worker or f"{host}-{os.getpid()}",
             node=host,
@@ -129,6 +127,8 @@ IDENTITY_VARIABLES: Final = ("MPPOBS_SHARD", "MPPOBS_ATTEMPT")
 
 def default_directory() -> Path:
     """Return where journals go when nobody says: a directory of this user's own under the temporary one."""
+    import tempfile  # here, since most workers are told where
+
     return Path(tempfile.gettempdir()) / f"mppobs-{os.getuid()}"
 
 

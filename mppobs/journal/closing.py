@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from mppobs.journal import format as fmt
-from mppobs.journal.codec import encode
+from mppobs.journal._encode import encode
 from mppobs.journal.format import Kind
 from mppobs.journal.slots import Running
 from mppobs.model import AttemptOutcome, AttemptRecord, DropRecord, EndRecord, JobEvent, JobRecord, Reason

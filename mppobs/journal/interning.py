@@ -7,7 +7,7 @@ from typing import Final
 from weakref import WeakValueDictionary
 
 from mppobs.journal import format as fmt
-from mppobs.journal.codec import encode
+from mppobs.journal._encode import encode
 from mppobs.model import Context, ContextRecord, DropRecord, Record, WorkerRecord
 
 CONTEXTS_KEPT: Final = 256

@@ -8,7 +8,7 @@ naming a text to allocating the next segment, is the slow path, whose actions ta
 from __future__ import annotations
 
 import mmap
-import uuid as uuids
+import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -19,8 +19,8 @@ from typing import Final
 from mppobs.clock import Clock, SystemClock
 from mppobs.errors import ConfigError
 from mppobs.journal import format as fmt
+from mppobs.journal._encode import encode
 from mppobs.journal.closing import close_segment
-from mppobs.journal.codec import encode
 from mppobs.journal.format import HeadWord, Kind, SlotWord
 from mppobs.journal.interning import ContextHandle, ContextTable, NameCache, Opening
 from mppobs.journal.mounts import require_local
@@ -100,7 +100,7 @@ class JournalWriter:
         """Where full segments go for a reader in this process; `None` where there is none."""
         self.write: Callable[[bytes], int] = _refuse
         """Appends records that name no text. Raises `ValueError` where they do not fit: see `overflow`."""
-        self.journal = uuids.uuid4().hex
+        self.journal = os.urandom(16).hex()
         """The journal's identity, as in the names of its files."""
         self._open(budget_bytes)
 
