@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 _BYTE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
@@ -55,11 +56,12 @@ def human_usd(amount: float) -> str:
     """
     Return an amount of US dollars; small amounts keep two significant figures.
 
-    >>> human_usd(12.5), human_usd(0.00042), human_usd(0)
-    ('$12.50', '$0.00042', '$0.00')
+    >>> human_usd(12.5), human_usd(0.00042), human_usd(6.4e-05), human_usd(0)
+    ('$12.50', '$0.00042', '$0.000064', '$0.00')
     """
     if amount != 0 and abs(amount) < 0.01:
-        return f"${amount:.2g}"
+        digits = 1 - math.floor(math.log10(abs(amount)))
+        return f"${amount:.{digits}f}"
     return f"${amount:,.2f}"
 
 
