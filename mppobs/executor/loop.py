@@ -82,6 +82,7 @@ class Loop:
         """Run a job to its end; cancel it when `interrupted` is set. Raises `WorkersBrokenError`."""
         self._backend.start()
         job.announce()
+        job.handle.checkpoint()  # the plan is safe; from here on the lag says how much work is at stake
         self._tell(job, job.submission())
         cancelled = False
         next_beat = next_progress = time.monotonic_ns()
