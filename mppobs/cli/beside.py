@@ -22,7 +22,7 @@ from mppobs.errors import MppobsError
 _ENV_PREFIX: Final = "MPPOBS_SIDECAR_"
 _START_SECONDS: Final = 20.0
 _STOP_SECONDS: Final = 10.0
-_WATCH_SECONDS: Final = 0.5
+_WATCH_SECONDS: Final = 0.2
 _LIVE: Final = ("M7", "M11")
 """Indicators of the present moment."""
 
@@ -47,7 +47,7 @@ class SidecarProcess:
             "PORT": str(port),
             "PORT_FILE": str(directory / "port"),
             "PRICE_FILE": str(prices),
-            "POLL_SECONDS": "0.2",
+            "POLL_SECONDS": "0.1",
             "SETTLE_SECONDS": "2",
         }
         self._child: subprocess.Popen[bytes] | None = None
@@ -169,7 +169,7 @@ class Peaks:
 
 
 class Watcher:
-    """A thread that looks at the sidecar while jobs run, twice a second, and keeps the peaks."""
+    """A thread that looks at the sidecar while jobs run, some times a second, and keeps the peaks."""
 
     def __init__(self, sidecar: SidecarProcess) -> None:
         self.peaks = Peaks()

@@ -18,6 +18,7 @@ import typer
 from rich.console import Console
 
 import mppobs
+from mppobs.cli import show
 from mppobs.cli.beside import SidecarProcess, Watcher
 from mppobs.cli.demo_jobs import TROUBLE_TOLD, TROUBLED_ROUND, Findings, run_queries
 from mppobs.cli.indicators import indicator_table
@@ -37,6 +38,8 @@ _NODE_TYPE: Final = "demo-core"
 _PRICES: Final = Path(tpch.__file__).with_name("prices.yaml")
 _JUDGED_SECONDS: Final = 30.0
 _PICTURE_WIDTH: Final = 118
+_NOTED_WIDTH: Final = 110
+"""Columns from which on the table has room for what the values are made of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,7 @@ def demo(
         picture=picture,
         json_file=json_file,
     )
-    console = Console()
+    console = show.console()
     try:
         with _terminate_as_interrupt():
             findings = _run(options, console)
@@ -139,7 +142,7 @@ def _observe(
 def _report(options: Options, console: Console, findings: Findings, sidecar: SidecarProcess) -> None:
     """Print the indicators and where to look next, and write the files that were asked for."""
     console.print()
-    console.print(indicator_table(findings.pipelines))
+    console.print(indicator_table(findings.pipelines, notes=console.width >= _NOTED_WIDTH))
     console.print()
     for line in _ending(options, findings, sidecar):
         console.print(line, highlight=False, soft_wrap=True)

@@ -33,12 +33,12 @@ def written(value: float | None, unit: str) -> str:
 def indicator_table(pipelines: Sequence[Mapping[str, Any]], *, notes: bool = True) -> Table:
     """Return the table for some pipelines of `/api/v1/slis`; `notes` adds to each value what it is made of."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, expand=False)
-    table.add_column("", style="dim", no_wrap=True)
+    table.add_column("", style="dim", no_wrap=True, min_width=3)
     table.add_column("indicator", no_wrap=True)
     for pipeline in pipelines:
-        table.add_column(pipeline["pipeline"], style="bold cyan", justify="right", no_wrap=True)
+        table.add_column("" if notes else pipeline["pipeline"], justify="right", no_wrap=True, min_width=9)
         if notes:
-            table.add_column("", style="dim", no_wrap=True)
+            table.add_column(pipeline["pipeline"], style="dim", no_wrap=True)
     for indicator in INDICATORS:
         cells: list[Text] = []
         for pipeline in pipelines:
@@ -52,9 +52,28 @@ def indicator_table(pipelines: Sequence[Mapping[str, Any]], *, notes: bool = Tru
 
 def note(sli: Sli) -> str:
     """Return what stands beside an indicator's value: what it is, and the figures that it is made of."""
-    parts = {part["name"]: written(part["value"], part["unit"]) for part in sli["parts"] if part["value"] is not None}
     write = _NOTES.get(sli["key"])
-    return write(sli["headline"], parts) if write is not None else sli["headline"]
+    return write(sli, _Parts(sli["parts"])) if write is not None else str(sli["headline"])
+
+
+class _Parts:
+    """The figures that an indicator is made of, by name."""
+
+    def __init__(self, parts: Sequence[Mapping[str, Any]]) -> None:
+        self._parts = {part["name"]: part for part in parts}
+
+    def value(self, name: str) -> float:
+        """Return a figure, 0 where it is not known."""
+        return float(self._parts.get(name, {}).get("value") or 0.0)
+
+    def told(self, name: str) -> str:
+        """Return a figure as people read it."""
+        part = self._parts.get(name)
+        return show.NONE if part is None else written(part["value"], part["unit"])
+
+    def nonzero(self, *names: str) -> str:
+        """Return the counts that are not nought, each with its name."""
+        return " · ".join(f"{self.told(name)} {name}" for name in names if self.value(name))
 
 
 def _style(key: str, value: float | None) -> str:
@@ -62,24 +81,22 @@ def _style(key: str, value: float | None) -> str:
     if value is None:
         return "dim"
     bad = (key == "M2" and value < 1) or (key in ("M5", "M12") and value > 0)
-    return "bold red" if bad else ""
+    return "bold red" if bad else "bold"
 
 
-def _nonzero(parts: Mapping[str, str], names: Sequence[str]) -> str:
-    return " · ".join(f"{parts[name]} {name}" for name in names if parts.get(name, "0") != "0")
+def _waste(parts: _Parts) -> str:
+    """Return the share of the money that bought nothing."""
+    total = parts.value("total")
+    return show.percent(round(1 - parts.value("useful") / total, 4)) if total else show.NONE
 
 
-def _of(parts: Mapping[str, str], name: str) -> str:
-    return parts.get(name, show.NONE)
-
-
-_NOTES: Final[Mapping[str, Callable[[str, Mapping[str, str]], str]]] = {
-    "M1": lambda headline, parts: f"{headline} of {_of(parts, 'jobs')} jobs",
-    "M2": lambda _, parts: _nonzero(parts, ("committed", "failed", "lost")),
-    "M3": lambda headline, parts: f"{headline}, where p50 is {_of(parts, 'p50')}",
-    "M6": lambda _, parts: f"{_of(parts, 'cpu')} CPU in {_of(parts, 'wall')}",
-    "M8": lambda _, parts: f"{_of(parts, 'retries')} retries in {_of(parts, 'attempts')} attempts",
-    "M9": lambda headline, parts: f"{headline}; {_of(parts, 'retry')} on retries",
-    "M10": lambda headline, parts: f"{headline} of {_of(parts, 'attempts')} starts",
-    "M12": lambda _, parts: _nonzero(parts, ("success", "failure", "error", "cancelled")),
+_NOTES: Final[Mapping[str, Callable[[Sli, _Parts], str]]] = {
+    "M1": lambda sli, parts: f"{sli['headline']} of {parts.told('jobs')} jobs",
+    "M2": lambda _, parts: parts.nonzero("committed", "failed", "lost"),
+    "M3": lambda sli, parts: f"{sli['headline']}; p50 {parts.told('p50')}",
+    "M6": lambda _, parts: f"{parts.told('cpu')} CPU in {parts.told('wall')}",
+    "M8": lambda _, parts: f"{parts.told('retries')} retries in {parts.told('attempts')} attempts",
+    "M9": lambda sli, parts: f"{sli['headline']}; waste {_waste(parts)}",
+    "M10": lambda sli, parts: f"{sli['headline']} of {parts.told('attempts')} starts",
+    "M12": lambda _, parts: parts.nonzero("success", "failure", "error", "cancelled"),
 }

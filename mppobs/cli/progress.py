@@ -44,7 +44,7 @@ class Board:
 
     def say(self, text: str) -> None:
         """Print a line that stays."""
-        self._console.print(text, highlight=False)
+        self._console.print(text, highlight=False, soft_wrap=True)
 
     def show(self, title: str, progress: Progress) -> None:
         """Redraw the running job."""

@@ -80,7 +80,7 @@ def test_notes_say_what_a_value_is_made_of() -> None:
     assert notes["M1"] == "mean of 4 jobs"
     assert notes["M2"] == "99 committed · 1 lost"
     assert notes["M8"] == "3 retries in 103 attempts"
-    assert "$0.50 on retries" in notes["M9"]
+    assert notes["M9"] == "mean per job; waste 25 %"
     assert notes["M12"] == "3 success · 1 error"
 
 
