@@ -145,6 +145,7 @@ def _stage_table(
     """Return one stage's shards. Texts are numbers into lists, which all stages of the job share."""
     count = len(columns)
     keys = columns.index.keys()
+    ran = [WorkerInfo(""), *workers]  # numbered from 1: see `fold_attempts.worker_number`
     known = (columns.state == COMMITTED) & (columns.first_start > 0)
     durations = np.maximum(columns.decided - columns.first_start, 0)
     return pa.table({
@@ -159,9 +160,9 @@ def _stage_table(
         "duration_ns": pa.array(durations, mask=~known),
         "reason": _chosen(columns.reason, _REASONS),
         "error_type": _chosen(columns.error, errors),
-        "worker": _chosen(columns.worker, [info.worker for info in workers]),
-        "node": _chosen(columns.worker, [info.node for info in workers]),
-        "zone": _chosen(columns.worker, [info.zone for info in workers]),
+        "worker": _chosen(columns.worker, [info.worker for info in ran]),
+        "node": _chosen(columns.worker, [info.node for info in ran]),
+        "zone": _chosen(columns.worker, [info.zone for info in ran]),
         "cpu_seconds": pa.array(columns.cpu / np.float32(1e9)),
         "wall_seconds": pa.array(columns.wall / np.float32(1e9)),
         "shuffle_read": pa.array(columns.read),

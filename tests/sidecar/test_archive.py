@@ -25,7 +25,7 @@ from mppobs.sidecar.tables import COMMITTED, FAILED, PENDING, SPLIT
 
 SECOND = 1_000_000_000
 NOON = 1_700_000_000 * SECOND  # 2023-11-14
-WORKERS = (WorkerInfo(""), WorkerInfo("w1", node="n1", zone="z1"))
+WORKERS = (WorkerInfo("w1", node="n1", zone="z1"),)
 ERRORS = ("", "ValueError")
 SUMMARY = JobSummary(
     JobKey("c", "t", "nightly/1", 5), "etl.v2", "settled", outcome=JobOutcome.SUCCESS, settled_ns=NOON
