@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, Final
 
-from mppobs.catalog.metrics import QUANTILES
+from mppobs.catalog.metrics import OTHER, QUANTILES
 from mppobs.sidecar.aggregates import Histogram, PipelineTotals, StageKey, StageTotals, Summary
 from mppobs.sidecar.view import LivePipeline, LiveRun, ToolFigures, View
 from mppobs.version import __version__
@@ -127,8 +127,9 @@ def _stragglers(moment: Moment) -> Iterator[tuple[Labels, Figure]]:
 
 
 def _clusters(view: View) -> Iterator[str]:
-    """Return each cluster once, in an order that stays."""
-    return iter(dict.fromkeys([*view.clusters, *view.live.workers]))
+    """Return each cluster once, in an order that stays; one of which only a pipeline is known begins at 0 as well."""
+    named = (key.cluster for key in view.pipelines if key.cluster != OTHER)
+    return iter(dict.fromkeys([*view.clusters, *view.live.workers, *named]))
 
 
 def _workers(moment: Moment) -> Iterator[tuple[Labels, Figure]]:

@@ -234,9 +234,17 @@ def _run(each: _Job, now_ns: int) -> LiveRun:
     return LiveRun(
         key=job.pipeline, job=job.key, owner=job.context.owner, tier=job.context.tier,
         state=str(job.outcome) if job.end_ns and job.outcome else _state(each), started_ns=job.start_ns,
-        progress=min(1.0, job.decided / job.total) if job.total else None,
+        progress=_progress(job.stages.values()),
         predicted_finish_ns=job.end_ns or predict_finish(_pace(job), now_ns), deadline_ns=job.deadline_ns,
     )  # fmt: skip
+
+
+def _progress(stages: Iterable[JobStage]) -> float | None:
+    """Return decided over planned shards; `None` where nothing is planned, since nobody knows then what is to come."""
+    planned = [(stage.planned, stage.total, stage.decided) for stage in stages]
+    if not any(count for count, _, _ in planned):
+        return None
+    return min(1.0, sum(decided for _, _, decided in planned) / sum(total for _, total, _ in planned))
 
 
 def _pace(job: RunningJob) -> Pace:
@@ -246,7 +254,8 @@ def _pace(job: RunningJob) -> Pace:
     parts = [stage.columns().durations() for stage in open_stages]
     took = np.concatenate([part[:: max(1, len(part) // PROFILE_SHARDS)] for part in parts]) if parts else np.zeros(0)
     mean, p99 = (float(took.mean()), float(np.quantile(took, 0.99))) if len(took) else (0.0, 0.0)
-    return Pace(min(starts, default=job.start_ns), job.total, job.decided, mean, p99)
+    planned = job.total if job.planned else 0
+    return Pace(min(starts, default=job.start_ns), planned, job.decided, mean, p99)
 
 
 def _worst_first(run: LiveRun, now_ns: int) -> tuple[float, int, str]:
@@ -325,11 +334,9 @@ class RecentRuns:
     def add(self, jobs: Iterable[DecidedJob]) -> None:
         """Take in jobs as they are judged."""
         for job in jobs:
-            total = sum(stage.total for stage in job.stages.values())
-            decided = sum(stage.decided for stage in job.stages.values())
             run = LiveRun(
                 key=job.pipeline, job=job.key, owner=job.context.owner, tier=job.context.tier, state=str(job.outcome),
-                started_ns=job.start_ns, progress=min(1.0, decided / total) if total else None,
+                started_ns=job.start_ns, progress=_progress(job.stages.values()),
                 predicted_finish_ns=job.end_ns, deadline_ns=job.deadline_ns,
             )  # fmt: skip
             self._runs.append((job.settled_ns, run))

@@ -261,6 +261,12 @@ def test_a_run_says_how_far_it_is_and_when_it_ends() -> None:
     assert (run.state, run.predicted_finish_ns) == ("failure", NOW)
 
 
+def test_a_run_without_a_plan_makes_no_promises() -> None:
+    """Nobody knows what is to come, so there is neither progress nor a predicted finish."""
+    [run] = World(job(planned=0, done=5)).view().runs
+    assert (run.progress, run.predicted_finish_ns) == (None, None)
+
+
 def test_a_job_that_ended_no_longer_waits_or_runs() -> None:
     """While it settles it is listed, and counts neither as running nor as pending."""
     running = job(planned=10, done=5)
