@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -37,7 +38,7 @@ PARTS: Final = 48
 _NODE_TYPE: Final = "demo-core"
 _PRICES: Final = Path(tpch.__file__).with_name("prices.yaml")
 _JUDGED_SECONDS: Final = 30.0
-_PICTURE_WIDTH: Final = 118
+_PICTURE_WIDTH: Final = 114
 _NOTED_WIDTH: Final = 110
 """Columns from which on the table has room for what the values are made of."""
 
@@ -147,16 +148,14 @@ def _report(options: Options, console: Console, findings: Findings, sidecar: Sid
     for line in _ending(options, findings, sidecar):
         console.print(line, highlight=False, soft_wrap=True)
     if options.picture is not None:
-        _draw(options.picture, findings)
+        _draw(options, options.picture, findings)
     if options.json_file is not None:
         options.json_file.write_text(json.dumps(_as_json(options, findings), indent=2) + "\n")
 
 
 def _ending(options: Options, findings: Findings, sidecar: SidecarProcess) -> Iterator[str]:
     """Yield whether the answers were right, how long it took, and where to look next."""
-    verdicts = [verdict for found in findings.verdicts.values() for verdict in found]
-    right = sum(verdict.ok for verdict in verdicts)
-    yield f"{right} of {len(verdicts)} answers as DuckDB's, in {human_seconds(findings.seconds['total'])}"
+    yield _checked(findings)
     if options.keep is not None:
         yield f"the raw records are in {options.keep}"
     if not options.serve:
@@ -168,12 +167,24 @@ def _ending(options: Options, findings: Findings, sidecar: SidecarProcess) -> It
     yield f"commands  mppobs status{where}   mppobs jobs{where}   mppobs job {newest}{where}"
 
 
-def _draw(path: Path, findings: Findings) -> None:
+def _draw(options: Options, path: Path, findings: Findings) -> None:
     """Write the table as a picture, as a terminal of a fixed width shows it."""
-    recorder = Console(record=True, width=_PICTURE_WIDTH, file=io.StringIO(), force_terminal=True)
+    recorder = Console(record=True, width=_PICTURE_WIDTH, file=io.StringIO(), force_terminal=True, highlight=False)
+    recorder.print("$ make demo\n", style="bold")
     recorder.print(indicator_table(findings.pipelines))
+    recorder.print(f"\n{_checked(findings)}\n")
     path.parent.mkdir(parents=True, exist_ok=True)
-    recorder.save_svg(str(path), title="mppobs demo")
+    title = f"TPC-H at scale factor {options.scale_factor:g}, {options.workers} workers"
+    svg = recorder.export_svg(title=title, unique_id="demo")
+    # Without the web fonts that rich asks for: a picture in a page may load nothing, and need not.
+    path.write_text(re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.DOTALL) + "\n")
+
+
+def _checked(findings: Findings) -> str:
+    """Return whether the answers were right, and how long everything took."""
+    verdicts = [verdict for found in findings.verdicts.values() for verdict in found]
+    right = sum(verdict.ok for verdict in verdicts)
+    return f"{right} of {len(verdicts)} answers as DuckDB's, in {human_seconds(findings.seconds['total'])}"
 
 
 def _as_json(options: Options, findings: Findings) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def indicator_table(pipelines: Sequence[Mapping[str, Any]], *, notes: bool = Tru
     for pipeline in pipelines:
         table.add_column("" if notes else pipeline["pipeline"], justify="right", no_wrap=True, min_width=9)
         if notes:
-            table.add_column(pipeline["pipeline"], style="dim", no_wrap=True)
+            table.add_column(pipeline["pipeline"], header_style="bold cyan", style="dim", no_wrap=True)
     for indicator in INDICATORS:
         cells: list[Text] = []
         for pipeline in pipelines:
@@ -77,11 +77,12 @@ class _Parts:
 
 
 def _style(key: str, value: float | None) -> str:
-    """Return how a value is coloured: only what is bad by itself, whatever the objective, stands out."""
+    """Return how a value is coloured: by colour only what is good or bad by itself, whatever the objective."""
     if value is None:
-        return "dim"
-    bad = (key == "M2" and value < 1) or (key in ("M5", "M12") and value > 0)
-    return "bold red" if bad else "bold"
+        return show.QUIET
+    if key in ("M2", "M5", "M12"):
+        return show.GOOD if value == (1 if key == "M2" else 0) else show.BAD
+    return show.DOUBTFUL if key == "M8" and value > 0 else "bold"
 
 
 def _waste(parts: _Parts) -> str:
