@@ -46,7 +46,7 @@ class Ledger:
         """Close the innermost open activity of that name."""
         with self._lock:
             self._charge(now_ns)
-            name = name if name in self._spent else OTHER
+            name = name if name in self._spent or len(self._spent) < MAX_ACTIVITIES else OTHER
             for place in range(len(self._open) - 1, 0, -1):
                 if self._open[place] == name:
                     del self._open[place]

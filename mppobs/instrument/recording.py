@@ -48,7 +48,7 @@ def start(
     if number or speculative:
         number = min(number, _LAST)
         bits = number << 16 | (_SPECULATIVE_SLOT if speculative else 0)
-        identity, check = identity | bits, check | bits
+        identity, check = identity ^ bits, check ^ bits
         if speculative:
             flags |= SPECULATIVE
     place: Place | None
