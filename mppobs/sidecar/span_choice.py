@@ -148,13 +148,13 @@ def _from_table(name: str, stage: JobStage) -> Iterator[tuple[Identity, Why]]:
 def _sample(job: DecidedJob, count: int) -> list[Identity]:
     """Return the winning attempts of `count` shards that were tried once, over all stages, as the fold draws them."""
     drawn: list[tuple[int, Identity]] = []
-    for name, stage in job.stages.items():
+    for name, stage in job.stages.items() if count else ():
         columns = stage.columns()
         rows = np.flatnonzero((columns.state == COMMITTED) & (columns.attempts == 1) & (columns.first_start > 0))
         numbers = columns.winner[rows].astype(np.int64)
         ranks = sample_ranks(name, stage.table.index.keys()[rows], numbers)
-        highest = np.argsort(-ranks, kind="stable")[:count].tolist()
-        drawn += [(int(ranks[at]), Identity(name, int(rows[at]), int(numbers[at]))) for at in highest]
+        highest = np.argpartition(ranks, -count)[-count:] if count < len(ranks) else np.arange(len(ranks))
+        drawn += [(int(ranks[at]), Identity(name, int(rows[at]), int(numbers[at]))) for at in highest.tolist()]
     drawn.sort(reverse=True)
     return [identity for _, identity in drawn[:count]]
 

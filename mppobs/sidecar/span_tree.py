@@ -134,7 +134,10 @@ class _Tree:
 
     def _stage(self, stage: JobStage) -> list[SpanNode]:
         job = self._job
-        below = [node for row, tries in self._attempts[stage.name].items() for node in self._shard(stage, row, tries)]
+        chosen = self._attempts[stage.name]
+        keys = stage.table.index.keys()[list(chosen)].tolist() if chosen else []
+        shards = zip(keys, chosen.items(), strict=True)
+        below = [node for key, (row, tries) in shards for node in self._shard(stage, key, row, tries)]
         start, end = _span_of(below, stage.first_start_ns, stage.last_end_ns)
         bad = stage.shards[ShardOutcome.FAILED] + stage.shards[ShardOutcome.LOST]
         error = f"{bad} shards not committed" if bad else None
@@ -142,9 +145,9 @@ class _Tree:
         attributes = _stage_attributes(job, stage)
         return [SpanNode(stage.name, self._trace, own, span_id(job.key), start, end, attributes, error), *below]
 
-    def _shard(self, stage: JobStage, row: int, tries: Iterable[Chosen]) -> list[SpanNode]:
+    def _shard(self, stage: JobStage, key: int, row: int, tries: Iterable[Chosen]) -> list[SpanNode]:
         job = self._job
-        shard = stage.table.shard(row)
+        shard = stage.table.name_of(key)
         own = span_id(job.key, stage.name, shard)
         below = [self._attempt(stage, shard, own, each) for each in sorted(tries, key=lambda each: each.start_ns)]
         table = stage.table
