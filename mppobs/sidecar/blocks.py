@@ -115,25 +115,29 @@ def _at(file: int, first: int, count: int) -> col.Words:
 
 
 def _owned(file: int, header: SegmentHeader, first: int, limit: int) -> col.Words:
-    """Return the owner's complete records from one on, read in growing pieces."""
-    end = min(header.owner_places, first + max(limit, _FIRST_READ))
-    place, step = first, _FIRST_READ
-    parts = []
-    while place < end:
-        words = _at(file, place, min(step, end - place))
-        whole = col.complete_prefix(words)
-        parts.append(words[:whole])
-        if whole < min(step, end - place):
+    """Return the owner's complete records from one on."""
+    room = max(0, min(header.owner_places - first, max(limit, _FIRST_READ)))
+    words = _at(file, first, min(room, _FIRST_READ))
+    whole = col.complete_prefix(words)
+    if whole == _FIRST_READ < room:
+        words, whole = _more(file, first, room)
+    words = words[:whole]
+    return _until_end(words[: whole - col.ends_inside_text(words)])
+
+
+def _more(file: int, first: int, room: int) -> tuple[col.Words, int]:
+    """Return records read in growing pieces, and how many of them are complete. Memory is taken as it is needed."""
+    words = np.empty((room, fmt.RECORD_WORDS), dtype="<u8")
+    there, step = 0, _FIRST_READ * _GROWTH
+    while there < room:
+        piece = words[there : there + step]
+        size = os.preadv(file, [piece.data], (first + there + 1) * fmt.RECORD_BYTES)
+        whole = col.complete_prefix(piece[: size // fmt.RECORD_BYTES])
+        there += whole
+        if whole < len(piece):
             break
-        place, step = place + whole, step * _GROWTH
-    return _until_end(_joined(parts))
-
-
-def _joined(parts: list[col.Words]) -> col.Words:
-    if not parts:
-        return col.words_of(b"")
-    words = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    return words[: len(words) - col.ends_inside_text(words)]
+        step *= _GROWTH
+    return words, there
 
 
 def _until_end(words: col.Words) -> col.Words:

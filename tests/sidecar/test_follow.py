@@ -179,6 +179,24 @@ def test_what_lies_behind_a_hole_is_passed_over(tmp_path: Path) -> None:
     assert isinstance(decoded(blocks)[-1], EndRecord)
 
 
+def test_a_sealer_at_work_is_followed(tmp_path: Path) -> None:
+    """Another's sealing is read as far as it has come, poll by poll."""
+    journal = HandWritten(tmp_path)
+    journal.write_head()
+    data = journal.write_segment(0, [*opening(), *attempts(3)])
+    reading = follower(tmp_path, seal=False)
+    seen: list[Block] = []
+    for place, record in enumerate([*attempts(3, first=10), end(sealed=True)], 617):
+        seen += reading.poll(PLENTY)
+        journal.append(0, place, journal.encode([record]))
+    seen += reading.poll(PLENTY)
+
+    assert [(block.first, len(block.words)) for block in seen] == [
+        (0, len(data) // 96), (617, 1), (618, 1), (619, 1), (620, 1),
+    ]  # fmt: skip
+    assert reading.cursors[journal.journal] == Cursor(0, 621, ended=True)
+
+
 def test_texts_come_whole(tmp_path: Path) -> None:
     """A block ends before a text whose continuation is not there yet."""
     journal = HandWritten(tmp_path)
