@@ -34,13 +34,15 @@ from mppobs.model import (
 SECOND = 10**9
 
 
-def write_job(directory: Path, job_id: str, shards: list[Shard], *, end: bool = True) -> None:
+def write_job(
+    directory: Path, job_id: str, shards: list[Shard], *, end: bool = True, pipeline: str = "nightly"
+) -> None:
     """Write the journal of a coordinated job whose every shard is retried once and takes 2 s, and close it."""
     writer = JournalWriter(directory, WorkerInfo("w-1", node="node-1"))
     now = time.time_ns()
     start = now - 10 * SECOND
-    job = writer.context_id(Context("nightly", job_id, start, owner="team"))
-    stage = writer.context_id(Context("nightly", job_id, start, "map", owner="team"))
+    job = writer.context_id(Context(pipeline, job_id, start, owner="team"))
+    stage = writer.context_id(Context(pipeline, job_id, start, "map", owner="team"))
     writer.append(
         JobRecord(JobEvent.START, job, start, submit_ns=start - SECOND, coordinated=True, lease_ns=60 * SECOND)
     )
@@ -211,8 +213,8 @@ def test_what_cannot_start_says_why_in_one_line(tmp_path: Path) -> None:
             (["--price-file", str(bad)], "did you mean 'default'?"),
             (["--host", "0.0.0.0"], "write_token and read_token must be set"),
         ]
-        for number, (flags, message) in enumerate(cases):
-            other = Process(tmp_path / f"other-{number}", "--directory", str(tmp_path / "journals"), *flags)
+        others = [Process(tmp_path / str(at), *flags) for at, (flags, _) in enumerate(cases)]
+        for other, (_, message) in zip(others, cases, strict=True):
             output, _ = other.child.communicate(timeout=20)
             assert other.child.returncode == 2, output
             assert message in output
