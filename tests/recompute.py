@@ -19,9 +19,11 @@ from tests.oracle import Oracle, Piece
 class Recomputed:
     """What the kept records of a demo add up to, as `tests.oracle` folds them."""
 
-    def __init__(self, records: Path, store: Path, usd_per_hour: float, usd_per_gb: float, node_type: str) -> None:
-        """Feed every record to the oracle, round by round as the store noted them."""
-        self.oracle = Oracle({(node_type, False): usd_per_hour}, usd_per_gb)
+    def __init__(
+        self, records: Path, store: Path, usd_per_hour: Mapping[tuple[str, bool], float], usd_per_gb: float
+    ) -> None:
+        """Feed every record to the oracle, round by round as the store noted them; prices by node type and spot."""
+        self.oracle = Oracle(usd_per_hour, usd_per_gb)
         self.memory: dict[str, float] = {}
         """The highest memory ratio that any sample of a pipeline's workers shows."""
         files = {found.journal: found for found in reader.scan(records)}

@@ -28,8 +28,8 @@ TROUBLE: Final[dict[str, tuple[str, dict[Shard, Trouble]]]] = {
 """By query: the stage and its shards to which something happens, on their first attempt."""
 
 TROUBLE_TOLD: Final = (
-    "on purpose, in run 2: in Q3 the worker of lineitems/5 is killed (SIGKILL) and lineitems/17 raises once; "
-    "in Q1 map/11 is slow"
+    "on purpose, in run 2: Q1 waits for a straggler, map/11; in Q3 the worker of lineitems/5 is killed (SIGKILL) "
+    "and lineitems/17 raises once"
 )
 
 _BUDGET_SECONDS: Final = 60.0

@@ -15,7 +15,8 @@ from mppobs.executor.task import TaskInput
 from mppobs.model import Shard
 
 _ARGUMENT: Final = "trouble"
-_SLOW_SECONDS: Final = 0.75
+_SLOW_SECONDS: Final = 6.5
+"""Beyond the five seconds below which nothing is called a straggler."""
 
 
 class Trouble(StrEnum):
@@ -26,7 +27,7 @@ class Trouble(StrEnum):
     RAISE = "raise"
     """Its task raises, as user code does."""
     SLOW = "slow"
-    """It takes 0.75 s longer, as on a slow disk."""
+    """It takes 6.5 s longer, as on a slow disk, and holds its stage."""
 
 
 def with_trouble(plan: Plan, stage: str, faults: Mapping[Shard, Trouble]) -> Plan:
