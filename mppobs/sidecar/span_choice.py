@@ -23,7 +23,7 @@ from mppobs.journal.format import ATTEMPT_CODES
 from mppobs.model import AttemptOutcome, AttemptRecord, Reason, WorkerInfo
 from mppobs.sidecar.kept import KeptAttempt, sample_ranks
 from mppobs.sidecar.running import DecidedJob, JobStage
-from mppobs.sidecar.tables import COMMITTED, FAILED, LOST, ShardColumns
+from mppobs.sidecar.tables import COMMITTED, FAILED, LOST, MAX_BIT, ShardColumns
 
 SLOW_OVER_MEDIAN: Final = 3.0
 SLOW_QUANTILE: Final = 0.99
@@ -130,7 +130,10 @@ def _notable(record: AttemptRecord) -> Why:
 
 
 def _from_table(name: str, stage: JobStage) -> Iterator[tuple[Identity, Why]]:
-    """Yield the newest or winning attempt of every shard that failed, was tried more than once, or was slow."""
+    """
+    Yield the attempts that vanished, and the newest or winning one of every shard that failed, was tried more than
+    once, or was slow.
+    """
     columns = stage.columns()
     tried = (columns.attempts > 0) & (columns.first_start > 0)
     committed = tried & (columns.state == COMMITTED)
@@ -138,6 +141,11 @@ def _from_table(name: str, stage: JobStage) -> Iterator[tuple[Identity, Why]]:
     repeated = committed & (columns.attempts > 1)
     slow = committed & ~repeated & (took > slow_threshold(columns.durations()))
     slowest = np.flatnonzero(slow)[np.argsort(-took[slow], kind="stable")]
+    missing = columns.dispatched & ~columns.own
+    for row in np.flatnonzero(missing).tolist():
+        for number in range(int(missing[row]).bit_length()):
+            if int(missing[row]) >> number & 1:
+                yield Identity(name, row, number), Why.FAILED
     for row in np.flatnonzero(tried & np.isin(columns.state, (FAILED, LOST))).tolist():
         yield Identity(name, row, max(0, int(columns.own[row]).bit_length() - 1)), Why.FAILED
     for rows, why in ((np.flatnonzero(repeated), Why.REPEATED), (slowest, Why.SLOW)):
@@ -172,6 +180,10 @@ def _chosen(job: DecidedJob, identity: Identity, why: Why, kept: KeptAttempt | N
 
 def _from_row(job: DecidedJob, identity: Identity, why: Why, columns: ShardColumns) -> Chosen:
     row = identity.row
+    if int(columns.dispatched[row] & ~columns.own[row]) >> min(identity.number, MAX_BIT) & 1:
+        # It was handed out and never heard of: all that is known is when that was given up.
+        at = int(columns.decided[row])
+        return Chosen(identity, why, AttemptOutcome.ERROR, at, at, None, Reason.NODE_LOST)
     first, wall = int(columns.first_start[row]), int(columns.wall[row])
     start = first if columns.attempts[row] == 1 else max(first, int(columns.decided[row]) - wall)
     number = int(columns.worker[row])

@@ -19,6 +19,7 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 from mppobs.model import (
     AttemptOutcome,
     CommitRecord,
+    DispatchRecord,
     JobOutcome,
     Reason,
     ShardOutcome,
@@ -206,6 +207,25 @@ def test_every_attempt_of_a_retried_shard_is_kept() -> None:
     check_tree(tree, job)
     assert attempts_of(tree) == Counter(("map", shard, number) for shard in "12" for number in (0, 1))
     assert tree.sampled == 2  # shard 0 and its attempt
+
+
+def test_an_attempt_that_vanished_with_its_node_has_a_span() -> None:
+    """It was dispatched and never recorded: an error, at the time at which it was given up."""
+    scenario = Scenario(outcome=JobOutcome.FAILURE)
+    scenario.start(map=2)
+    for shard in (0, 1):
+        scenario.journal.append(DispatchRecord(scenario.stage("map"), shard, 0, BEGAN, worker="worker-1"))
+    scenario.attempt("map", 1, 1)
+    scenario.commit("map", 1, 1, end=BEGAN + SECOND)
+    job = scenario.decided()
+
+    tree = grow(job, SpanSettings(sample=0))
+    check_tree(tree, job)
+    assert attempts_of(tree) == Counter([("map", "0", 0), ("map", "1", 0), ("map", "1", 1)])
+    vanished = [node for node in tree.nodes if node.attributes.get("mpp.reason") == "node_lost"]
+    assert [(node.error, node.start_ns) for node in vanished if "mpp.attempt" in node.attributes] == [
+        ("node_lost", NOW), ("node_lost", BEGAN + SECOND),
+    ]  # fmt: skip
 
 
 def test_the_cap_keeps_failures_first_and_the_tree_whole() -> None:
