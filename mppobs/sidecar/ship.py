@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import random
 import socket
 import threading
@@ -108,7 +109,7 @@ class Shipper:
         self._directories = tuple(directories)
         self._url = url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._name = name or socket.gethostname()
+        self._name = name or f"{socket.gethostname()}-{os.getpid()}"
         # Nothing from the environment: a proxy or a .netrc must not get to see the token.
         self._client = client or httpx.Client(timeout=httpx.Timeout(30.0, connect=5.0), trust_env=False)
         self._backoff = Backoff(chance or random.Random())
