@@ -65,6 +65,8 @@ def test_nothing_has_no_skew() -> None:
         ([10, 10, 10, 40], False),  # four shards have no shape
         ([10, 10, 10, 10, 40], True),
         ([10, 10, 10, 10, 19], False),  # beyond 1.5 × p75, yet under 2 × median
+        ([10] * 5 + [30] * 3 + [44], False),  # 4.4 × the median, but within 1.5 × the third quartile
+        ([10] * 5 + [30] * 3 + [46], True),
         ([10, 10, 50, 50, 60], False),  # wide by nature: the third quartile is wide too
     ],
 )

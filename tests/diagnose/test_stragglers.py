@@ -91,6 +91,11 @@ def test_nothing_is_late_before_most_of_the_stage_is_done() -> None:
     assert threshold(profile(1, [10.0] * 4), StragglerSettings()) is None
 
 
+def test_a_stage_that_is_wide_by_nature_has_a_wide_fence() -> None:
+    """Half of the shards take three times as long as the other half: p75 + 1.5 IQR decides, not 2 × median."""
+    assert threshold(profile(8, [10.0] * 4 + [30.0] * 4), StragglerSettings()) == 60.0
+
+
 def cause(running: RunningShard, stage: StageProfile = USUAL) -> StragglerCause:
     """The cause of the one straggler there is."""
     [found] = find_stragglers(stage, [running])
