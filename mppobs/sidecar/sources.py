@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 
@@ -18,6 +18,9 @@ from mppobs.errors import ConfigError, nearest
 from mppobs.sidecar.settings import ENV_PREFIX, SidecarSettings
 from mppobs.yamlfile import Item
 from mppobs.yamlfile import load as load_yaml
+
+CLIENT_VARIABLES: Final = frozenset({"MPPOBS_SIDECAR_URL"})
+"""Variables with the same beginning that say where to find a sidecar, to those who read one."""
 
 Flag = str | Sequence[str]
 """A flag's value as it was typed; a list where the flag can be repeated."""
@@ -94,7 +97,7 @@ def _from_environment(environ: Mapping[str, str]) -> _Layer:
     """Return the values of `MPPOBS_SIDECAR_*`; a variable that names no setting is an error."""
     layer: _Layer = {}
     for variable, value in environ.items():
-        if not variable.startswith(ENV_PREFIX):
+        if not variable.startswith(ENV_PREFIX) or variable in CLIENT_VARIABLES:
             continue
         name = variable.removeprefix(ENV_PREFIX).lower()
         if name not in SidecarSettings.model_fields:
