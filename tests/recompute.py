@@ -41,7 +41,7 @@ class Recomputed:
         """Return the headline figures of a pipeline by indicator, but for M11: slots leave no record."""
         totals = self.oracle.pipelines[("default", "default", pipeline)]
         stages = [figures for key, figures in self.oracle.stages.items() if key[2] == pipeline]
-        durations = sorted(duration for stage in stages for duration in stage["durations"])
+        durations = sorted(duration for stage in stages for _, duration in stage["durations"])
         committed = sum(stage["shards"]["committed"] for stage in stages)
         sums = {name: sum(stage["sums"][name] for stage in stages) for name in ("retries", "cpu_ns", "cpu_wall_ns")}
         return {

@@ -51,7 +51,7 @@ NOT_FED: dict[str, str] = {
 
 BY_CHANCE: dict[str, str] = {
     "mpp_cpu_throttled_seconds_total": "only where the machine's cgroup has a CPU quota",
-    "mppobs_late_records_total": "only where a record takes longer than the job's settling, on a machine that stands still",
+    "mppobs_late_records_total": "only where a record takes longer than its job's settling",
     "mppobs_lag_seconds": "0 whenever the scrape comes between two writes",
 }
 """Metrics that may or may not move; and what that hangs on."""
