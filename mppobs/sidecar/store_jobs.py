@@ -168,9 +168,9 @@ def merge_pages(running: list[JobSummary], decided: list[JobSummary], query: Job
 def insert_jobs(connection: sqlite3.Connection, jobs: list[JobSummary]) -> None:
     """Write decided jobs, within the caller's transaction. Writing one again changes nothing."""
     rows = [
-        (job.uid, job.key.cluster, job.key.tenant, job.key.job_id, job.key.incarnation, job.pipeline,
-         str(job.outcome or ""), job.start_ns, job.end_ns, job.settled_ns, f",{','.join(map(str, job.aliases))},",
-         to_json(job))
+        (job.uid, job.key.cluster, job.key.tenant, job.key.job_id, _bounded(job.key.incarnation), job.pipeline,
+         str(job.outcome or ""), _bounded(job.start_ns), _bounded(job.end_ns), _bounded(job.settled_ns),
+         f",{','.join(map(str, job.aliases))},", to_json(job))
         for job in jobs
     ]  # fmt: skip
     connection.executemany("INSERT OR REPLACE INTO jobs VALUES (?,?,?,?,?,?,?,?,?,?,?,?)", rows)
