@@ -86,7 +86,7 @@ class Envelope:
         except ClientDisconnect:
             self._refusals.count("disconnected")
         except Exception:
-            _log.exception("request %s failed: %s %s", request_id, scope["method"], scope["path"])
+            _log.exception("request %s failed: %s %r", request_id, scope["method"], scope["path"])
             self._refusals.count("internal")
             if not status:
                 response = problem_response(
@@ -94,7 +94,7 @@ class Envelope:
                 )
                 await response(scope, receive, send_dressed)
         took = (time.monotonic() - began) * 1000
-        _log.info("%s %s %s %d %.1f ms", request_id, scope["method"], scope["path"], status, took)
+        _log.info("%s %s %r %d %.1f ms", request_id, scope["method"], scope["path"], status, took)
 
 
 def _request_id(headers: Headers) -> str:
