@@ -165,9 +165,9 @@ class Job:
         """Return the labels under which it counts."""
         return self.context.cluster, self.context.tenant, self.context.pipeline
 
-    def order(self) -> tuple[int, int]:
+    def order(self) -> int:
         """Return what tells the newest of several."""
-        return self.start, self.incarnations[0]
+        return self.incarnations[0]
 
 
 class Oracle:
@@ -554,7 +554,7 @@ class Oracle:
         if record.outcome is AttemptOutcome.ERROR and record.reason in (
             Reason.WORKER_LOST, Reason.OOM_KILLED, Reason.NODE_LOST
         ):  # fmt: skip
-            pipeline["oom"] += self.bury(job.context.cluster, worker.worker, record.reason)
+            pipeline["oom"] += self.bury(job.context.cluster, worker.worker or piece.journal, record.reason)
         shard = self.shard(piece, mine, record.shard_key)
         shard.recorded.add(min(record.attempt, 31))
         shard.attempts.append((record, worker))

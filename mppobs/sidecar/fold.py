@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mppobs.cost.prices import PriceList
 from mppobs.errors import JournalError
@@ -27,7 +28,6 @@ from mppobs.model import (
     JobKey,
     JobRecord,
     PlanRecord,
-    Reason,
     Record,
     SampleRecord,
     Shard,
@@ -44,11 +44,11 @@ from mppobs.sidecar.aggregates import (
     StageKey,
     StageTotals,
 )
-from mppobs.sidecar.fold_attempts import AttemptFold, dead_workers
-from mppobs.sidecar.fold_columns import Batch, Mask, gather, nonsense
+from mppobs.sidecar.fold_attempts import AttemptFold, died
+from mppobs.sidecar.fold_columns import Batch, Mask, Phase, nonsense
 from mppobs.sidecar.fold_commits import fold_commits, fold_details, fold_dispatches, fold_errors
 from mppobs.sidecar.fold_control import Control, NonsenseError, check_time
-from mppobs.sidecar.fold_groups import Group, groups
+from mppobs.sidecar.fold_groups import Group, Homes
 from mppobs.sidecar.fold_jobs import Ended, JobBook, forgotten
 from mppobs.sidecar.fold_jobs import EndedJob as EndedJob
 from mppobs.sidecar.fold_journals import (
@@ -57,7 +57,7 @@ from mppobs.sidecar.fold_journals import (
     Source,
     UnknownTextError,
     decode_row,
-    kinds_of,
+    source_of,
     take_shard_names,
 )
 from mppobs.sidecar.fold_kept import keep
@@ -138,7 +138,7 @@ class Fold:
         """Learn what the records of a segment define, from its first up to those already folded. Counts nothing."""
         state = self._journals.setdefault(journal, JournalState(journal))
         state.turn()
-        source = Source(state, state.tables, words, kinds_of(words))
+        source = source_of(state, words)
         names, _ = take_shard_names(source)
         defining = np.isin(source.kinds, (Kind.TEXT, Kind.CONTEXT, Kind.WORKER)) & ~names
         for row in np.flatnonzero(defining).tolist():
@@ -212,7 +212,7 @@ class Fold:
         state = self._journals.setdefault(block.journal, JournalState(block.journal))
         if block.first == 0:
             state.turn()
-        return Source(state, state.tables, block.words, kinds_of(block.words))
+        return source_of(state, block.words)
 
     def _fold_control(self, source: Source, now_ns: int) -> Iterator[tuple[int, SampleRecord]]:
         """Fold the control records of a block, in file order; yield the samples, with their rows, for later."""
@@ -279,28 +279,33 @@ class Fold:
             self._count(str(error), 1)
 
     def _fold_data(self, sources: Sequence[Source], kind: Kind, now_ns: int) -> dict[int, Mask]:
-        """Fold all records of a kind, by column; return by source which of them made no sense, where any did."""
-        batch = gather(sources, kind)
-        if batch is None:
-            return {}
-        bad, counts = nonsense(batch, now_ns)
-        masks: dict[int, Mask] = {}
-        if counts:
-            masks = {source: bad[run] for source, run in batch.runs()}
-            batch = batch.take(~bad)
+        """Fold all records of a kind, by column; return by source which of them made no sense."""
+        phase = Phase(sources, kind)
+        homes = Homes(phase, self._book, now_ns)
+        masks: dict[int, list[Mask]] = {}
+        for batch in phase.batches():
+            bad, counts = nonsense(batch, now_ns)
+            if kind == Kind.ATTEMPT:
+                for place, run in batch.runs():
+                    part = np.zeros(run.stop - run.start, np.bool_) if bad is None else bad[run]
+                    masks.setdefault(place, []).append(part)
             for reason, count in counts.items():
                 self._count(reason, count)
-        if len(batch):
-            self._fold_batch(batch, now_ns)
-        return masks
+            sane = batch if bad is None else batch.take(~bad)
+            if len(sane):
+                self._fold_batch(sane, homes, now_ns)
+        return {place: np.concatenate(parts) for place, parts in masks.items()}
 
-    def _fold_batch(self, batch: Batch, now_ns: int) -> None:
+    def _fold_batch(self, batch: Batch, homes: Homes, now_ns: int) -> None:
         """Fold records that make sense."""
         name = batch.kind.name.lower()
-        found, late = groups(batch, self._book, now_ns)
+        found, leads = homes.groups(batch)
+        late = int(np.count_nonzero(leads < 0))
         for group in found:
             group.job.last_record_ns = now_ns
             late += self._fold_group(group, batch.kind, now_ns)
+        if batch.kind == Kind.ATTEMPT:
+            self._bury(batch, homes, leads)
         if late:
             self._labels.late(name, late)
         self._labels.folded(name, len(batch) - late)
@@ -316,17 +321,19 @@ class Fold:
                 self._attempts.fold(group, now_ns)
                 fold_errors(group, self._labels)
                 keep(group, self._labels.settings.keep)
-                self._bury(group)
             case _:
                 return fold_commits(group, self._labels, now_ns)
         return 0
 
-    def _bury(self, group: Group) -> None:
+    def _bury(self, batch: Batch, homes: Homes, leads: NDArray[np.int32]) -> None:
         """Count the workers that died with an attempt in flight."""
-        for place, reason in dead_workers(group.batch):
-            worker = group.batch.sources[place].tables.info.worker
-            if self._control.lost(group.job.key.cluster, worker, _REASONS.get(reason, Reason.NONE)):
-                self._labels.pipeline(group.job.pipeline).oom_kills += 1
+        reasons = batch.detail
+        for place in died(batch).tolist():
+            if leads[place] >= 0:
+                job, state = homes.job(int(leads[place])), batch.sources[int(batch.source[place])].state
+                worker = state.tables.info.worker or state.journal
+                if self._control.lost(job.key.cluster, worker, _REASONS[int(reasons[place])]):
+                    self._labels.pipeline(job.pipeline).oom_kills += 1
 
     def _count(self, reason: str, count: int) -> None:
         if count:

@@ -4,7 +4,7 @@ Folding attempts, a block at a time: what each stage and job did, what it cost, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -54,9 +54,9 @@ class Attempts:
     def of(cls, batch: Batch) -> Attempts:
         """Return the columns that every step needs."""
         return cls(
-            outcome=batch.code(),
-            flags=batch.flags(),
-            number=batch.attempt(),
+            outcome=batch.code,
+            flags=batch.flags,
+            number=batch.attempt,
             start=batch.value(3),
             duration=batch.value(4),
             read=batch.value(8),
@@ -98,29 +98,25 @@ class AttemptFold:
 
     def _delays(self, group: Group, now_ns: int) -> None:
         """Count the delays from assignment to start, where they are known."""
-        known = np.flatnonzero(group.batch.flags() & FLAG_HAS_DELAY)
+        known = np.flatnonzero(group.batch.flags & FLAG_HAS_DELAY)
         if len(known) == 0:
             return
         delays = group.batch.value(6)[known]
         histogram = self._labels.pipeline(group.job.pipeline).delays
         for bucket, place in observe(histogram, delays, known):
-            shard = str(group.stage.table.name_of(int(group.batch.keys()[known[place]])))
+            shard = str(group.stage.table.name_of(int(group.batch.keys[known[place]])))
             histogram.exemplars[bucket] = exemplar(group.job, shard, int(delays[place]), now_ns)
 
     def _cost(self, group: Group, attempts: Attempts, deciding: Numbers) -> None:
         """Attribute what the attempts cost; `deciding` are the first successes of their shards."""
-        kinds = _KIND_OF[attempts.outcome]
-        kinds[attempts.outcome == SUCCESS] = _COSTS.index(CostKind.SPECULATION)
-        kinds[deciding] = _COSTS.index(CostKind.USEFUL)
-        rates = np.empty(len(kinds))
+        cost = np.empty(len(attempts.duration), np.int64)
         for source, run in group.batch.runs():
-            rates[run] = self.lane_rate(group.batch.sources[source].tables.info)
-        cost = amounts(attempts.duration, rates)
+            cost[run] = amounts(attempts.duration[run], self.lane_rate(group.batch.sources[source].tables.info))
         counts = [self._labels.pipeline(group.job.pipeline).cost_pusd, group.job.cost_pusd]
-        for kind in np.flatnonzero(np.bincount(kinds)).tolist():
-            total = exact_sum(cost[kinds == kind])
+        for kind, chosen in _by_kind(attempts, deciding):
+            total = exact_sum(cost[chosen])
             for count in counts:
-                count[_COSTS[kind]] += total
+                count[kind] += total
         if self._byte_rate:
             total = exact_sum(amounts(attempts.read + attempts.written, self._byte_rate))
             for count in counts:
@@ -134,9 +130,11 @@ class AttemptFold:
         group.stage.recorded += mark_attempts(table, touched, attempts.number, dispatched=False)[1]
         table.attempts[rows] = np.minimum(table.attempts[rows] + touched.counts, 0xFFFF)
         start = attempts.start
-        if not group.job.coordinated and len(deciding) < len(start):
+        if not (group.job.coordinated or touched.distinct):
             start = _up_to(start, touched, succeeded, deciding)
-        earliest = np.minimum.reduceat(start[touched.order], touched.starts)
+        earliest = start[touched.order]
+        if not touched.distinct:
+            earliest = np.minimum.reduceat(earliest, touched.starts)
         before = table.first_start[rows]
         earliest = np.minimum(earliest, np.where(before == 0, _NO_START, before))
         table.first_start[rows] = np.where(table.state[rows] == PENDING, earliest, before)
@@ -144,7 +142,7 @@ class AttemptFold:
         judged = (table.state[rows] == FAILED) | (table.state[rows] == LOST)
         open_, last = rows[~judged], touched.last[~judged]
         table.last_outcome[open_] = attempts.outcome[last]
-        table.reason[open_] = group.batch.detail()[last]
+        table.reason[open_] = group.batch.detail[last]
         table.error[open_] = error_numbers(group.job, group.batch, group.batch.text()[last], last)
         shown[succeeded] = deciding
         table.succeeded[rows[succeeded]] = True
@@ -165,24 +163,34 @@ class AttemptFold:
         observe_commits(group, totals, rows, deciding, now_ns)
 
 
-def amounts(quantities: Numbers, rate: float | NDArray[np.float64]) -> Numbers:
+def _by_kind(attempts: Attempts, deciding: Numbers) -> Iterator[tuple[CostKind, Mask | slice]]:
+    """Yield what the time of attempts was for, and of which; `deciding` are the first successes of their shards."""
+    if len(deciding) == len(attempts.outcome):
+        yield CostKind.USEFUL, slice(None)
+        return
+    kinds = _KIND_OF[attempts.outcome]
+    kinds[attempts.outcome == SUCCESS] = _COSTS.index(CostKind.SPECULATION)
+    kinds[deciding] = _COSTS.index(CostKind.USEFUL)
+    for kind in np.flatnonzero(np.bincount(kinds)).tolist():
+        yield _COSTS[kind], kinds == kind
+
+
+def amounts(quantities: Numbers, rate: float) -> Numbers:
     """Return picodollars for each quantity: `mppobs.cost.attribution.amount`, many at a time."""
     rounded: Numbers = np.minimum(np.rint(quantities * rate), MAX_AMOUNT).astype(np.int64)
     return rounded
 
 
-def dead_workers(batch: Batch) -> Iterable[tuple[int, int]]:
-    """Yield each source that has an attempt which died with its worker, and the reason's code of the first."""
-    died = np.flatnonzero((batch.code() == ATTEMPT_CODES[AttemptOutcome.ERROR]) & np.isin(batch.detail(), _DEAD))
-    if len(died):
-        sources, first = np.unique(batch.source[died], return_index=True)
-        yield from zip(sources.tolist(), batch.detail()[died[first]].tolist(), strict=True)
+def died(batch: Batch) -> Numbers:
+    """Return the positions of attempts that died with their worker."""
+    errors = np.flatnonzero(batch.code == ATTEMPT_CODES[AttemptOutcome.ERROR])
+    return errors if len(errors) == 0 else errors[np.isin(batch.detail[errors], _DEAD)]
 
 
 def _count(group: Group, attempts: Attempts, totals: StageTotals) -> None:
     """Add the attempts to the figures of their stage, of the job and of all time."""
     stage, job = group.stage, group.job
-    has_cpu = group.batch.flags() & FLAG_NO_CPU == 0
+    has_cpu = group.batch.flags & FLAG_NO_CPU == 0
     wall = exact_sum(attempts.duration)
     whole = bool(has_cpu.all())
     cpu_wall = wall if whole else exact_sum(attempts.duration[has_cpu])
@@ -223,12 +231,18 @@ def _show(group: Group, attempts: Attempts, rows: Numbers, positions: Numbers) -
     """Let attempts stand for their shards: who ran it, how long, and what went through."""
     table, batch = group.stage.table, group.batch
     table.wall[rows] = attempts.duration[positions]
-    table.cpu[rows] = np.where(attempts.flags[positions] & FLAG_NO_CPU, np.nan, batch.value(5)[positions])
+    cpu = batch.value(5)[positions].astype(np.float32)
+    cpu[attempts.flags[positions] & FLAG_NO_CPU > 0] = np.nan
+    table.cpu[rows] = cpu
     table.read[rows] = attempts.read[positions]
     table.written[rows] = attempts.written[positions]
+    workers = [(run, worker_number(group.job, batch.sources[source].tables.info)) for source, run in batch.runs()]
+    if len(workers) == 1:
+        table.worker[rows] = workers[0][1]
+        return
     numbers = np.empty(len(batch), np.uint32)
-    for source, run in batch.runs():
-        numbers[run] = worker_number(group.job, batch.sources[source].tables.info)
+    for run, number in workers:
+        numbers[run] = number
     table.worker[rows] = numbers[positions]
 
 

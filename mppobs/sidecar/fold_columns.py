@@ -6,11 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mppobs.journal.columns import Words
 from mppobs.journal.format import (
     ATTEMPT_CODES,
     DETAIL_CODES,
@@ -36,13 +38,15 @@ MAX_SPAN_NS: Final = 10 * 366 * DAY_NS
 MAX_AMOUNT: Final = 1 << 53
 """Bytes or rows of one attempt: 8 PiB."""
 
-_CHUNK: Final = 4096
-"""Records turned into columns at a time, so that they stay in the processor's cache."""
+BATCH: Final = 8192
+"""Records folded at a time: their columns fit the processor's cache."""
+_PIECE: Final = 2048
+"""Records turned into columns at a time, likewise."""
 _ONE: Final = np.uint64(1)
 _SHARD_BITS: Final = np.uint64(TOP | 1)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Batch:
     """Records of one kind, in the order of the round."""
 
@@ -71,22 +75,27 @@ class Batch:
         word: Columns = self.words[index]
         return word
 
+    @cached_property
     def code(self) -> NDArray[np.uint8]:
         """Return each record's outcome, or what it is about."""
         return (self.word(0) >> np.uint64(8)).astype(np.uint8)
 
+    @cached_property
     def detail(self) -> NDArray[np.uint8]:
         """Return each record's reason or count."""
         return (self.word(0) >> np.uint64(16)).astype(np.uint8)
 
+    @cached_property
     def flags(self) -> NDArray[np.uint8]:
         """Return each record's flags."""
         return (self.word(0) >> np.uint64(24)).astype(np.uint8)
 
+    @cached_property
     def keys(self) -> NDArray[np.uint64]:
         """Return each record's shard key."""
         return self.word(1) >> _ONE
 
+    @cached_property
     def attempt(self) -> Numbers:
         """Return each record's attempt number."""
         return (self.word(2) & np.uint64(0xFFFF)).view(np.int64)
@@ -111,54 +120,75 @@ class Batch:
                 yield int(self.source[start]), slice(start, end)
 
 
-def gather(sources: Sequence[Source], kind: Kind) -> Batch | None:
-    """Return all records of a kind, block by block; `None` where there are none."""
-    masks = [source.kinds == kind for source in sources]
-    counts = [int(np.count_nonzero(mask)) for mask in masks]
-    if not sum(counts):
-        return None
-    words = np.empty((RECORD_WORDS, sum(counts)), np.uint64)
-    end = 0
-    for source, mask, count in zip(sources, masks, counts, strict=True):
-        if count:
-            _transpose(source, mask, whole=count == len(mask), out=words[:, end : end + count])
-            end += count
-    source_of = np.repeat(np.arange(len(sources), dtype=np.int32), counts)
-    slot, contexts = _slots(words[0] >> np.uint64(32), source_of, sources)
-    return Batch(kind, words, source_of, sources, slot, contexts)
+class Phase:
+    """All records of a kind in a round, block by block, as batches that fit the processor's cache."""
+
+    def __init__(self, sources: Sequence[Source], kind: Kind) -> None:
+        self.kind = kind
+        self.sources = sources
+        self.contexts: list[tuple[int, Context]] = []
+        """Every context that a block of this phase may name, with the place of the block."""
+        self._places: list[int] = []
+        codes: list[Columns] = []
+        for place, source in enumerate(sources):
+            if kind in source.has:
+                ids = source.tables.context_ids()
+                self._places.append(place)
+                self.contexts += [(place, source.tables.contexts[number]) for number in ids.tolist()]
+                codes.append(ids | np.uint64(place << 32))
+        self._codes = np.concatenate(codes) if codes else np.zeros(0, np.uint64)
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield the records; a batch is good until the next one, which takes its memory."""
+        words = np.empty((RECORD_WORDS, BATCH), np.uint64)
+        pieces: list[tuple[int, int]] = []
+        filled = 0
+        for place in self._places:
+            for rows in _pieces(self.sources[place], self.kind):
+                done = 0
+                while done < len(rows):
+                    count = min(len(rows) - done, BATCH - filled)
+                    words[:, filled : filled + count] = rows[done : done + count].T
+                    pieces.append((place, count))
+                    filled, done = filled + count, done + count
+                    if filled == BATCH:
+                        yield self._batch(words, pieces)
+                        pieces, filled = [], 0
+        if filled:
+            yield self._batch(words[:, :filled], pieces)
+
+    def _batch(self, words: Columns, pieces: Sequence[tuple[int, int]]) -> Batch:
+        """Return records as a batch, with the context that each names."""
+        places, counts = zip(*pieces, strict=True)
+        source = np.repeat(np.array(places, np.int32), counts)
+        return Batch(
+            self.kind, words, source, self.sources, self._slots(words[0] >> np.uint64(32), source), self.contexts
+        )
+
+    def _slots(self, numbers: Columns, source: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Return which context each record names, −1 for one that its segment has not defined."""
+        if len(self._codes) == 0:
+            return np.full(len(numbers), -1, np.int32)
+        wanted = numbers | source.astype(np.uint64) << np.uint64(32)
+        if len(self._codes) == 1:
+            return np.where(wanted == self._codes[0], 0, -1).astype(np.int32)
+        slots = np.minimum(np.searchsorted(self._codes, wanted), len(self._codes) - 1).astype(np.int32)
+        slots[self._codes[slots] != wanted] = -1
+        return slots
 
 
-def _transpose(source: Source, mask: Mask, *, whole: bool, out: Columns) -> None:
-    """Write the chosen records as columns, a piece at a time."""
-    end = 0
-    for first in range(0, len(mask), _CHUNK):
-        rows = source.words[first : first + _CHUNK]
-        if not whole:
-            rows = rows[mask[first : first + _CHUNK]]
-        out[:, end : end + len(rows)] = rows.T
-        end += len(rows)
+def _pieces(source: Source, kind: Kind) -> Iterator[Words]:
+    """Yield the records of a kind in a block, a few at a time."""
+    mixed = len(source.has) > 1
+    for first in range(0, len(source.words), _PIECE):
+        rows = source.words[first : first + _PIECE]
+        yield rows[source.kinds[first : first + _PIECE] == kind] if mixed else rows
 
 
-def _slots(
-    numbers: NDArray[np.uint64], source_of: NDArray[np.int32], sources: Sequence[Source]
-) -> tuple[NDArray[np.int32], list[tuple[int, Context]]]:
-    """Return which context each record names, −1 for an unknown one, and the contexts."""
-    known = [source.tables.context_ids() for source in sources]
-    contexts = [
-        (place, source.tables.contexts[number])
-        for place, (source, ids) in enumerate(zip(sources, known, strict=True))
-        for number in ids.tolist()
-    ]
-    if not contexts:
-        return np.full(len(numbers), -1, np.int32), contexts
-    codes = np.concatenate([ids | np.uint64(place << 32) for place, ids in enumerate(known)])
-    wanted = numbers if len(sources) == 1 else numbers | source_of.astype(np.uint64) << np.uint64(32)
-    places = np.minimum(np.searchsorted(codes, wanted), len(codes) - 1)
-    return np.where(codes[places] == wanted, places, -1).astype(np.int32), contexts
-
-
-def nonsense(batch: Batch, now_ns: int) -> tuple[Mask, dict[str, int]]:
-    """Return which records make no sense, and how many, by the first reason that applies."""
+def nonsense(batch: Batch, now_ns: int) -> tuple[Mask | None, dict[str, int]]:
+    """Return which records make no sense, `None` for none, and how many, by the first reason that applies."""
+    if batch.kind == Kind.ATTEMPT and _all_plain(batch, now_ns):
+        return None, {}
     bad = np.zeros(len(batch), np.bool_)
     counts: dict[str, int] = {}
     for reason, mask in _reasons(batch, now_ns):
@@ -166,14 +196,32 @@ def nonsense(batch: Batch, now_ns: int) -> tuple[Mask, dict[str, int]]:
         if fresh:
             counts[reason] = counts.get(reason, 0) + fresh
             bad |= mask
-    return bad, counts
+    return (bad if counts else None), counts
+
+
+def _all_plain(batch: Batch, now_ns: int) -> bool:
+    """Return whether attempts are sure to make sense: the usual case, told by the extremes of each column."""
+    words = batch.words
+    return bool(
+        words[3].min() > YEAR_2000_NS
+        and words[3].max() <= now_ns + DAY_NS
+        and words[4:7].max() <= MAX_SPAN_NS
+        and words[7:10].max() <= MAX_AMOUNT
+        and words[11].max() <= MAX_AMOUNT
+        and batch.slot.min() >= 0
+        and batch.code.min() > 0
+        and batch.code.max() <= len(ATTEMPT_CODES)
+        and batch.detail.max() < len(REASON_CODES)
+        and not batch.text().any()
+        and (batch.word(1) & _SHARD_BITS == 1).all()
+    )
 
 
 def _reasons(batch: Batch, now_ns: int) -> Iterator[tuple[str, Mask]]:
     """Yield reasons with the records that they apply to."""
     yield "malformed", (batch.word(1) & _SHARD_BITS) != 1
     if batch.kind == Kind.DETAIL:
-        yield "malformed", batch.detail() > 4
+        yield "malformed", batch.detail > 4
     yield "unknown_code", _unknown_codes(batch)
     yield "unknown_context", batch.slot < 0
     yield "unknown_text", _unknown_texts(batch)
@@ -186,7 +234,7 @@ def _reasons(batch: Batch, now_ns: int) -> Iterator[tuple[str, Mask]]:
     for word in {Kind.ATTEMPT: (7, 8, 9, 11), Kind.COMMIT: (5, 6), Kind.DISPATCH: (5,)}.get(batch.kind, ()):
         yield "absurd_amount", _outside(batch.value(word), 0, MAX_AMOUNT)
     if batch.kind == Kind.DETAIL:
-        count = batch.detail()
+        count = batch.detail
         for place in range(4):
             used = count > place
             yield "absurd_amount", used & _outside(batch.value(5 + 2 * place), 0, MAX_SPAN_NS)
@@ -199,13 +247,13 @@ def _outside(values: Numbers, least: int, most: int) -> Mask:
 
 
 def _unknown_codes(batch: Batch) -> Mask:
-    code = batch.code()
+    code = batch.code
     if batch.kind == Kind.DISPATCH:
         return np.zeros(len(batch), np.bool_)
     most = {Kind.ATTEMPT: len(ATTEMPT_CODES), Kind.COMMIT: len(SHARD_CODES), Kind.DETAIL: len(DETAIL_CODES)}[batch.kind]
     unknown: Mask = (code == 0) | (code > most)
     if batch.kind != Kind.DETAIL:
-        unknown |= batch.detail() >= len(REASON_CODES)
+        unknown |= batch.detail >= len(REASON_CODES)
     return unknown
 
 
@@ -216,7 +264,7 @@ def _unknown_texts(batch: Batch) -> Mask:
     if batch.kind == Kind.DISPATCH:
         columns = [(batch.low(4), None)]
     elif batch.kind == Kind.DETAIL:
-        columns = [(batch.low(4 + 2 * place), batch.detail() > place) for place in range(4)]
+        columns = [(batch.low(4 + 2 * place), batch.detail > place) for place in range(4)]
     else:
         columns = [(batch.text(), None)]
     for texts, used in columns:
@@ -231,14 +279,14 @@ def _unknown_texts(batch: Batch) -> Mask:
 
 
 def _absurd_durations(batch: Batch) -> Mask:
-    flags = batch.flags()
+    flags = batch.flags
     bad: Mask = _outside(batch.value(4), 0, MAX_SPAN_NS)
     bad |= (flags & FLAG_NO_CPU == 0) & _outside(batch.value(5), 0, MAX_SPAN_NS)
     bad |= (flags & FLAG_HAS_DELAY > 0) & _outside(batch.value(6), 0, MAX_SPAN_NS)
     return bad
 
 
-def distinct(codes: Numbers) -> list[int]:
+def distinct(codes: NDArray[np.integer]) -> list[int]:
     """
     Return each code once, in the order of first occurrence, so that the result does not depend on how they are coded.
 

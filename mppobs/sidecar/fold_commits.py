@@ -30,7 +30,7 @@ def fold_dispatches(group: Group) -> None:
     """Fold attempts that were handed to workers."""
     touched = touch(group)
     table = group.stage.table
-    new, matched = mark_attempts(table, touched, group.batch.attempt(), dispatched=True)
+    new, matched = mark_attempts(table, touched, group.batch.attempt, dispatched=True)
     group.stage.dispatched += new
     group.stage.recorded += matched
     size = group.batch.value(5)[touched.last]
@@ -48,15 +48,15 @@ def fold_commits(group: Group, labels: Labels, now_ns: int) -> int:
     rows, first = touched.rows[pending], first[pending]
     if len(rows) == 0:
         return len(batch)
-    code = batch.code()[first]
+    code = batch.code[first]
     time, first_start = batch.value(3)[first], batch.value(4)[first]
     table.state[rows] = code
     table.decided[rows] = time
     table.first_start[rows] = np.where(first_start > 0, first_start, table.first_start[rows])
-    table.winner[rows] = batch.attempt()[first]
+    table.winner[rows] = batch.attempt[first]
     bad = code != COMMITTED
     table.error[rows[bad]] = error_numbers(group.job, batch, batch.text()[first[bad]], first[bad])
-    table.reason[rows[bad]] = batch.detail()[first[bad]]
+    table.reason[rows[bad]] = batch.detail[first[bad]]
     stage.output_bytes += exact_sum(batch.value(5)[first])
     stage.output_rows += exact_sum(batch.value(6)[first])
     stage.last_end_ns = max(stage.last_end_ns, int(time.max()))
@@ -73,7 +73,7 @@ def fold_commits(group: Group, labels: Labels, now_ns: int) -> int:
 
 def fold_details(group: Group, labels: Labels) -> None:
     """Fold amounts by name: time by activity, network errors and throttled requests by kind."""
-    code = group.batch.code()
+    code = group.batch.code
     activities = code == _ACTIVITY
     totals = labels.stage(group.stage.key)
     for name, amount in _amounts(group.batch, activities):
@@ -112,7 +112,7 @@ def _explain(group: Group, places: Numbers, network: Mask, most: int) -> None:
     """Remember what details explained, until the record of their attempt comes."""
     job: RunningJob = group.job
     start = group.batch.value(3)
-    counts = group.batch.detail()
+    counts = group.batch.detail
     amounts = np.stack([np.where(counts > i, group.batch.value(5 + 2 * i), 0) for i in range(4)]).sum(axis=0)
     for place in places.tolist():
         identity = _identity(group.batch, group.stage.name, start, place)
@@ -133,7 +133,7 @@ def _amounts(batch: Batch, chosen: Mask) -> Iterator[tuple[str, int]]:
     """Yield names and amounts of details, summed by the segment that defined the name."""
     if not chosen.any():
         return
-    counts = batch.detail()
+    counts = batch.detail
     for place in range(4):
         used = np.flatnonzero(chosen & (counts > place))
         if len(used) == 0:

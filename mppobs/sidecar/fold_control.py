@@ -167,7 +167,7 @@ class Control:
             if not job.end_ns
             and (job.unnamed or (job.orphaned_ns and time_ns - job.orphaned_ns < (job.lease_ns or standard)))
         ]
-        return max(fits, key=lambda job: (job.start_ns, job.key.incarnation), default=None)
+        return max(fits, key=lambda job: job.key.incarnation, default=None)
 
     def _end(self, context: Context, record: JobRecord, now_ns: int) -> bool:
         """Fix how and when a job ended; return whether this is the first that says so."""

@@ -5,13 +5,13 @@ From a batch of records to the jobs and stages that they belong to: which are la
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mppobs.sidecar.fold_columns import Batch
+from mppobs.sidecar.fold_columns import Batch, Phase, distinct
 from mppobs.sidecar.fold_jobs import JobBook
 from mppobs.sidecar.running import JobStage, RunningJob
 
@@ -27,58 +27,94 @@ class Group:
     batch: Batch
 
 
-@dataclass(slots=True)
-class _Places:
-    """Where the contexts of a batch lead: a group for each, from a position on; what is before it is late."""
-
-    group: NDArray[np.int32]
-    since: NDArray[np.int64]
-    stages: list[tuple[RunningJob, JobStage]] = field(default_factory=list)
-    numbers: dict[tuple[int, str], int] = field(default_factory=dict)
-
-    def lead(self, slot: int, job: RunningJob, stage: JobStage, since: int) -> None:
-        """Lead the records of a context from a position on to a stage."""
-        number = self.numbers.setdefault((id(job), stage.name), len(self.stages))
-        if number == len(self.stages):
-            self.stages.append((job, stage))
-        self.group[slot], self.since[slot] = number, since
-
-
-def groups(batch: Batch, book: JobBook, now_ns: int) -> tuple[list[Group], int]:
+class Homes:
     """
-    Return the records by job and stage, and how many came too late for theirs.
+    Where the contexts of a phase lead, batch by batch.
 
-    Contexts are resolved when the batch begins. One that names no running job is resolved by its first record that
-    can open one, in the order of the round.
+    A context leads to the job that it names when the phase begins. One that names none then is led by its first
+    record that finds one or can open one, in the order of the round; what comes before that record is late.
     """
-    places = _resolve(batch, book, now_ns)
-    group = places.group[batch.slot]
-    late = (group < 0) | (places.since[batch.slot] > 0) & (np.arange(len(batch)) < places.since[batch.slot])
-    count = int(np.count_nonzero(late))
-    if count:
-        group[late] = -1
-    return list(_split(batch, group, places)), count
 
+    def __init__(self, phase: Phase, book: JobBook, now_ns: int) -> None:
+        self._book = book
+        self._now_ns = now_ns
+        self._contexts = [context for _, context in phase.contexts]
+        self._jobs = [book.find(context) for context in self._contexts]
+        self._group = np.full(len(self._contexts), -1, np.int32)
+        self._stages: list[tuple[RunningJob, JobStage]] = []
+        self._numbers: dict[tuple[int, str], int] = {}
 
-def _resolve(batch: Batch, book: JobBook, now_ns: int) -> _Places:
-    """Return where each context leads, and begin the jobs that are new."""
-    size = len(batch.contexts)
-    places = _Places(np.full(size, -1, np.int32), np.zeros(size, np.int64))
-    homeless: list[int] = []
-    for slot in _used(batch, size):
-        _, context = batch.contexts[slot]
-        job = book.find(context)
-        if job is None:
-            homeless.append(slot)
-        else:
-            places.lead(slot, job, book.stage(job, context.stage), 0)
-    if homeless:
-        _open_jobs(batch, book, places, homeless, now_ns)
-    return places
+    def groups(self, batch: Batch) -> tuple[list[Group], NDArray[np.int32]]:
+        """Return the records of a batch by job and stage, and to which job each record leads: see `job`."""
+        since = np.zeros(len(self._contexts), np.int64)
+        homeless = []
+        for slot in _used(batch, len(self._contexts)):
+            job = self._jobs[slot]
+            if job is None:
+                homeless.append(slot)
+            elif self._group[slot] < 0:
+                self._lead(slot, job)
+        if homeless:
+            self._open_jobs(batch, homeless, since)
+        group = self._group[batch.slot]
+        if homeless:
+            group[np.arange(len(batch)) < since[batch.slot]] = -1
+        return list(self._split(batch, group)), group
+
+    def job(self, number: int) -> RunningJob:
+        """Return the job behind one of the numbers that `groups` returned; negative ones are late and have none."""
+        return self._stages[number][0]
+
+    def _lead(self, slot: int, job: RunningJob) -> None:
+        """Lead a context to its stage of a job, from now on."""
+        stage = self._book.stage(job, self._contexts[slot].stage)
+        number = self._numbers.setdefault((id(job), stage.name), len(self._stages))
+        if number == len(self._stages):
+            self._stages.append((job, stage))
+        self._jobs[slot], self._group[slot] = job, number
+
+    def _open_jobs(self, batch: Batch, homeless: list[int], since: NDArray[np.int64]) -> None:
+        """Find or begin jobs for contexts that name none, the earliest record first; each may suit several."""
+        start = batch.value(3)
+        waiting = {slot: self._first_to_open(batch, slot) for slot in homeless}
+        while waiting:
+            slot = min(waiting, key=lambda each: (waiting[each], each))
+            position = waiting.pop(slot)
+            if position == _NEVER:
+                continue
+            context = self._contexts[slot]
+            job = self._book.find(context) or self._book.open(context, int(start[position]))
+            self._lead(slot, job)
+            since[slot] = position
+            for other in waiting:
+                if self._book.find(self._contexts[other]) is job:
+                    waiting[other] = min(waiting[other], _first_after(batch, other, position))
+
+    def _first_to_open(self, batch: Batch, slot: int) -> int:
+        """Return the position of a context's first record that leads to a job; `_NEVER` where all are late."""
+        mine = np.flatnonzero(batch.slot == slot)
+        context = self._contexts[slot]
+        if self._book.find(context) is None:
+            until = self._book.closed_until(context, self._now_ns)
+            if until is not None:
+                mine = mine[batch.value(3)[mine] > min(until, (1 << 63) - 1)]
+        return int(mine[0]) if len(mine) else _NEVER
+
+    def _split(self, batch: Batch, group: NDArray[np.int32]) -> Iterator[Group]:
+        """Yield the groups that have records, in the order of their first."""
+        if len(self._stages) == 1 and (group == 0).all():
+            yield Group(*self._stages[0], batch)
+            return
+        order = np.argsort(group.astype(np.int16) if len(self._stages) < 1 << 15 else group, kind="stable")
+        edges = np.searchsorted(group[order], np.arange(len(self._stages) + 1))
+        for number in distinct(group[group >= 0]):
+            yield Group(*self._stages[number], batch.take(order[edges[number] : edges[number + 1]]))
 
 
 def _used(batch: Batch, size: int) -> list[int]:
     """Return the contexts that have records, in the order of their first: that does not depend on blocks."""
+    if size == 1:
+        return [0]
     first = np.full(size, len(batch), np.int64)
     first[batch.slot[::-1]] = np.arange(len(batch) - 1, -1, -1)
     order = np.argsort(first)
@@ -86,48 +122,8 @@ def _used(batch: Batch, size: int) -> list[int]:
     return used
 
 
-def _open_jobs(batch: Batch, book: JobBook, places: _Places, homeless: list[int], now_ns: int) -> None:
-    """Begin jobs for contexts that name none, the earliest record first; each may be what others were waiting for."""
-    start = batch.value(3)
-    waiting = {slot: _first_to_open(batch, book, slot, now_ns) for slot in homeless}
-    while waiting:
-        slot = min(waiting, key=lambda each: (waiting[each], each))
-        position = waiting.pop(slot)
-        if position == _NEVER:
-            continue
-        _, context = batch.contexts[slot]
-        job = book.find(context) or book.open(context, int(start[position]))
-        places.lead(slot, job, book.stage(job, context.stage), position)
-        for other in list(waiting):
-            if book.find(batch.contexts[other][1]) is job:
-                waiting[other] = min(waiting[other], _first_after(batch, other, position))
-
-
-def _first_to_open(batch: Batch, book: JobBook, slot: int, now_ns: int) -> int:
-    """Return the position of the first record of a context that can open its job; `_NEVER` where all are late."""
-    mine = np.flatnonzero(batch.slot == slot)
-    until = book.closed_until(batch.contexts[slot][1], now_ns)
-    if until is not None:
-        mine = mine[batch.value(3)[mine] > min(until, (1 << 63) - 1)]
-    return int(mine[0]) if len(mine) else _NEVER
-
-
 def _first_after(batch: Batch, slot: int, position: int) -> int:
     """Return the position of a context's first record after a position."""
     mine = np.flatnonzero(batch.slot == slot)
     after = mine[mine > position]
     return int(after[0]) if len(after) else _NEVER
-
-
-def _split(batch: Batch, group: NDArray[np.int32], places: _Places) -> Iterator[Group]:
-    """Yield the groups that have records."""
-    if len(places.stages) == 1 and (group == 0).all():
-        yield Group(*places.stages[0], batch)
-        return
-    order = np.argsort(group.astype(np.int16) if len(places.stages) < 1 << 15 else group, kind="stable")
-    ordered = group[order]
-    edges = np.searchsorted(ordered, np.arange(len(places.stages) + 1))
-    for number, (job, stage) in enumerate(places.stages):
-        chosen = order[edges[number] : edges[number + 1]]
-        if len(chosen):
-            yield Group(job, stage, batch.take(chosen))

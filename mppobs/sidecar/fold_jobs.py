@@ -55,10 +55,10 @@ class JobBook:
         self._newest: dict[Base, EndedJob] = {}
 
     def find(self, context: Context) -> RunningJob | None:
-        """Return the running job that a context names; with incarnation 0 the one of its `job_id` that began last."""
+        """Return the running job that a context names; with incarnation 0 the newest of its `job_id`."""
         running = self._by_base.get((context.cluster, context.tenant, context.job_id), [])
         if context.incarnation == 0:
-            return max(running, key=lambda job: (job.start_ns, job.key.incarnation), default=None)
+            return max(running, key=lambda job: job.key.incarnation, default=None)
         return next((job for job in running if _is_named(job, context.incarnation)), None)
 
     def siblings(self, context: Context) -> list[RunningJob]:

@@ -167,6 +167,8 @@ class Source:
     tables: SegmentTables
     words: Words
     kinds: NDArray[np.uint8]
+    has: frozenset[int]
+    """Which kinds there are."""
 
 
 def take_shard_names(source: Source) -> tuple[NDArray[np.bool_], int]:
@@ -177,7 +179,7 @@ def take_shard_names(source: Source) -> tuple[NDArray[np.bool_], int]:
     """
     words = source.words
     mine = source.kinds == Kind.TEXT
-    if not mine.any():
+    if Kind.TEXT not in source.has:
         return mine, 0
     head = words[:, 0]
     short_name = np.uint64(TextKind.SHARD_NAME << 8)
@@ -215,6 +217,8 @@ def decode_row(source: Source, row: int) -> tuple[Record, int]:
     raise JournalError("a text of no known kind")
 
 
-def kinds_of(words: Words) -> NDArray[np.uint8]:
-    """Return the kind of each record."""
-    return columns.kind(words).astype(np.uint8)
+def source_of(state: JournalState, words: Words) -> Source:
+    """Return a block with what its journal knows."""
+    kinds = columns.kind(words).astype(np.uint8)
+    has = frozenset(np.flatnonzero(np.bincount(kinds, minlength=1)).tolist())
+    return Source(state, state.tables, words, kinds, has)

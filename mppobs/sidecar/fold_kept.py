@@ -20,9 +20,9 @@ _SUCCESS: Final = ATTEMPT_CODES[AttemptOutcome.SUCCESS]
 def keep(group: Group, settings: KeepSettings) -> None:
     """Keep the attempts of a group that are worth a look, among the slowest, or in the sample."""
     batch, kept, stage = group.batch, group.job.kept, group.stage.name
-    number = batch.attempt()
-    notable = np.flatnonzero((batch.code() != _SUCCESS) | (number > 0) | (batch.flags() & FLAG_SPECULATIVE > 0))
-    ranks = sample_ranks(stage, batch.keys(), number)
+    number = batch.attempt
+    notable = np.flatnonzero((batch.code != _SUCCESS) | (number > 0) | (batch.flags & FLAG_SPECULATIVE > 0))
+    ranks = sample_ranks(stage, batch.keys, number)
     if len(notable):
         notable = kept.room_for_notable(notable, settings)
     slow = kept.slow_enough(stage, batch.value(4), settings)

@@ -19,10 +19,9 @@ from mppobs.sidecar.fold_names import name_rows
 from mppobs.sidecar.running import RunningJob
 from mppobs.sidecar.tables import MAX_BIT, ShardTable
 
-MAX_RECORDS: Final = 1 << 24
-"""Records of one kind in one round."""
-_POSITION: Final = np.int64(MAX_RECORDS - 1)
 _SHIFT: Final = np.int64(24)
+"""Bits of a packed number that hold a position in a batch."""
+_POSITION: Final = np.int64((1 << 24) - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +37,21 @@ class Touched:
     """How many records each row has."""
 
     @property
+    def distinct(self) -> bool:
+        """Return whether every row has one record."""
+        return len(self.rows) == len(self.order)
+
+    @property
     def last(self) -> Numbers:
         """Return the position of each row's last record."""
-        last: Numbers = self.order[self.starts + self.counts - 1]
+        last: Numbers = self.order if self.distinct else self.order[self.starts + self.counts - 1]
         return last
 
     def first_where(self, mask: Mask) -> tuple[Numbers, Numbers]:
         """Return which rows have a record that is meant, as places in `rows`, and the position of the first of each."""
         found = np.flatnonzero(mask[self.order])
+        if self.distinct:
+            return found, self.order[found]
         places = np.searchsorted(self.starts, found, side="right") - 1
         new = np.ones(len(places), np.bool_)
         new[1:] = places[1:] != places[:-1]
@@ -53,16 +59,17 @@ class Touched:
 
 
 def touch(group: Group) -> Touched:
-    """Return the rows of the group's shards, made where they are new. Raises `ValueError` for too long a round."""
-    keys, table = group.batch.keys(), group.stage.table
-    if len(keys) > MAX_RECORDS:
-        raise ValueError(f"a round holds at most {MAX_RECORDS} records of a kind, not {len(keys)}")
-    rows, fresh = table.rows(keys)
-    if len(fresh):
+    """Return the rows of the group's shards, made where they are new."""
+    keys, table = group.batch.keys, group.stage.table
+    rows, missing = table.rows(keys)
+    if len(missing):
         sources = group.batch.sources
-        name_rows(table, keys, rows, fresh, ((sources[source], run) for source, run in group.batch.runs()))
+        name_rows(table, keys, rows, missing, ((sources[source], run) for source, run in group.batch.runs()))
+    places = np.arange(len(rows))
+    if table.are_distinct(rows):
+        return Touched(rows, places, places, np.ones(len(rows), np.int64))
     packed = rows << _SHIFT
-    packed |= np.arange(len(rows))
+    packed |= places
     packed.sort()
     order = packed & _POSITION
     packed >>= _SHIFT
@@ -80,7 +87,9 @@ def mark_attempts(table: ShardTable, touched: Touched, attempt: Numbers, *, disp
     """
     rows = touched.rows
     bits = np.uint32(1) << np.minimum(attempt, MAX_BIT).astype(np.uint32)
-    news = np.bitwise_or.reduceat(bits[touched.order], touched.starts)
+    news = bits[touched.order]
+    if not touched.distinct:
+        news = np.bitwise_or.reduceat(news, touched.starts)
     mine, other = (table.dispatched, table.own) if dispatched else (table.own, table.dispatched)
     news &= ~mine[rows]
     mine[rows] |= news
@@ -97,19 +106,24 @@ def observe_commits(group: Group, totals: StageTotals, rows: Numbers, positions:
     durations: NDArray[np.int64] = np.maximum(table.decided[rows] - table.first_start[rows], 0)
     totals.sketch.add(durations, now_ns)
     for bucket, place in observe(totals.durations, durations, positions):
-        shard = str(group.stage.table.name_of(int(group.batch.keys()[positions[place]])))
+        shard = str(group.stage.table.name_of(int(group.batch.keys[positions[place]])))
         totals.durations.exemplars[bucket] = exemplar(group.job, shard, int(durations[place]), now_ns)
 
 
 def observe(histogram: Histogram, values_ns: Numbers, positions: Numbers) -> list[tuple[int, int]]:
     """Count durations in a histogram; return for each bucket that got any the place of the one that came last."""
-    buckets = np.searchsorted(np.array(histogram.bounds), values_ns / 1e9)
-    for bucket, count in enumerate(np.bincount(buckets, minlength=len(histogram.counts)).tolist()):
-        histogram.counts[bucket] += count
+    seconds = values_ns / 1e9
+    buckets = np.zeros(len(seconds), np.uint8)
+    for bound in histogram.bounds:
+        buckets += seconds > bound
     histogram.sum_ns += exact_sum(values_ns)
-    newest = np.full(len(histogram.counts), -1, np.int64)
-    np.maximum.at(newest, buckets, positions << _SHIFT | np.arange(len(positions)))
-    return [(bucket, int(code & _POSITION)) for bucket, code in enumerate(newest.tolist()) if code >= 0]
+    newest = []
+    for bucket, count in enumerate(np.bincount(buckets).tolist()):
+        histogram.counts[bucket] += count
+        if count:
+            mine = np.flatnonzero(buckets == bucket)
+            newest.append((bucket, int(mine[np.argmax(positions[mine])])))
+    return newest
 
 
 def exemplar(job: RunningJob, shard: str, value_ns: int, now_ns: int) -> Exemplar:

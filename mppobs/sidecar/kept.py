@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from mppobs.model import AttemptRecord, Shard, WorkerInfo
 
-_MIX_1: Final = np.uint64(0xBF58476D1CE4E5B9)
-_MIX_2: Final = np.uint64(0x94D049BB133111EB)
+_MIX: Final = np.uint64(0xBF58476D1CE4E5B9)
 _STEP: Final = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -114,16 +113,15 @@ class KeptAttempts:
 def sample_ranks(stage: str, keys: NDArray[np.uint64], numbers: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return a number for each attempt that depends on what it is alone: the highest are the sample."""
     seed = zlib.crc32(stage.encode("utf-8", "replace"))
-    mixed = keys + _STEP * (numbers.view(np.uint64) + np.uint64(seed))
-    mixed ^= mixed >> np.uint64(30)
-    mixed *= _MIX_1
-    mixed ^= mixed >> np.uint64(27)
-    mixed *= _MIX_2
-    return (mixed >> np.uint64(1)).view(np.int64)
+    mixed: NDArray[np.uint64] = (keys + (numbers + seed).view(np.uint64) * _STEP) * _MIX
+    mixed ^= mixed >> np.uint64(29)
+    mixed *= _MIX
+    ranks: NDArray[np.int64] = (mixed >> np.uint64(1)).view(np.int64)
+    return ranks
 
 
 def _highest(values: NDArray[np.int64], floor: int, most: int) -> NDArray[np.int64]:
-    """Return the positions, in order, of at most `most` values above `floor`: the highest, earlier ones before later."""
+    """Return the positions, in order, of at most `most` values above `floor`: the highest, the first of equals."""
     chosen = np.flatnonzero(values > floor)
     if len(chosen) <= most:
         return chosen

@@ -19,6 +19,7 @@ Rows = NDArray[np.int64]
 ALWAYS_DIRECT: Final = 1 << 16
 """Keys below this always index the array, so key 0 is never hashed and can mark an empty place."""
 MAX_DIRECT: Final = 1 << 27
+_MAX_EXPECTED: Final = 1 << 22
 _SPARSE: Final = 8
 """A key may be this many times the number of rows and still index the array."""
 _FULL: Final = 0.7
@@ -32,10 +33,12 @@ class ShardIndex:
     """Rows by key, numbered from 0 in the order in which keys come, and the names behind named keys."""
 
     __slots__ = ("_bound", "_direct", "_filled", "_keys", "_name_count", "_name_ends", "_name_rows", "_rows", "_text",
-                 "_text_used", "count")  # fmt: skip
+                 "_text_used", "count", "expected")  # fmt: skip
 
     def __init__(self) -> None:
         self.count = 0
+        self.expected = 0
+        """Shards that are planned, as far as that can be believed."""
         self._bound = ALWAYS_DIRECT
         self._direct: NDArray[np.int32] = np.zeros(0, np.int32)
         """Row plus 1; 0 for none."""
@@ -51,6 +54,7 @@ class ShardIndex:
     def expect(self, shards: int) -> None:
         """Say how many shards are planned, so that their integers index the array in whatever order they come."""
         self._bound = max(self._bound, min(2 * shards, MAX_DIRECT))
+        self.expected = min(shards, _MAX_EXPECTED)
 
     def find(self, keys: Keys) -> Rows:
         """Return the row of each key, −1 where it has none."""
@@ -65,7 +69,7 @@ class ShardIndex:
         return found - 1
 
     def rows(self, keys: Keys) -> tuple[Rows, Rows]:
-        """Return the row of each key, made where it had none, and the positions at which new rows first occur."""
+        """Return the row of each key, made where it had none, and the positions of keys that had none."""
         found = self.find(keys)
         missing = np.flatnonzero(found < 0)
         if len(missing) == 0:
@@ -73,15 +77,13 @@ class ShardIndex:
         wanted = keys[missing]
         self._bound = max(self._bound, min(_SPARSE * (self.count + len(wanted)), MAX_DIRECT))
         direct = wanted < self._bound
-        before = self.count
-        if direct.any():
+        if direct.all():
+            self._add_direct(wanted.view(np.int64))
+        else:
             self._add_direct(wanted[direct].view(np.int64))
-        if not direct.all():
             self._add_hashed(np.unique(wanted[~direct]))
         found[missing] = self.find(wanted)
-        fresh = np.full(self.count - before, len(keys), np.int64)
-        np.minimum.at(fresh, found[missing] - before, missing)
-        return found, fresh
+        return found, missing
 
     def keys(self) -> Keys:
         """Return the key of each row."""
@@ -152,6 +154,8 @@ class ShardIndex:
 
     def _add_direct(self, keys: NDArray[np.int64]) -> None:
         """Give rows to keys that index the array; a key may be there more than once."""
+        if len(keys) == 0:
+            return
         self._direct = grown(self._direct, int(keys.max()) + 1)
         marks = np.arange(1, len(keys) + 1, dtype=np.int32)
         self._direct[keys] = marks
@@ -208,15 +212,15 @@ class ShardIndex:
         return ((keys * _MIX) >> shift).astype(np.int64)
 
 
-def grown(column: NDArray[Number], size: int) -> NDArray[Number]:
+def grown(column: NDArray[Number], size: int, expected: int = 0) -> NDArray[Number]:
     """
-    Return the column with room for `size` values: itself, or half as large again, the rest zero.
+    Return the column with room for `size` values: itself, or one half as large again or as expected, the rest zero.
 
     Zeros that nobody has touched take no memory, so the spare room costs nothing until it is used.
     """
     if size <= len(column):
         return column
-    larger = np.zeros(max(size, len(column) * 3 // 2, 16), column.dtype)
+    larger = np.zeros(max(size, len(column) * 3 // 2, expected, 16), column.dtype)
     larger[: len(column)] = column
     return larger
 

@@ -55,7 +55,7 @@ class ShardTable:
     grows, so keep none of them across a call of `rows`.
     """
 
-    __slots__ = ("index", *COLUMNS)
+    __slots__ = ("_marks", "index", *COLUMNS)
 
     first_start: NDArray[np.int64]
     """Smallest start of its attempts, in nanoseconds; 0 for none."""
@@ -85,6 +85,7 @@ class ShardTable:
 
     def __init__(self, index: ShardIndex | None = None) -> None:
         self.index = index or ShardIndex()
+        self._marks = np.zeros(self.index.count, np.uint16)
         for name, dtype in COLUMNS.items():
             setattr(self, name, np.zeros(self.index.count, dtype))
 
@@ -93,12 +94,22 @@ class ShardTable:
         return self.index.count
 
     def rows(self, keys: Keys) -> tuple[Rows, Rows]:
-        """Return the row of each key, made where it had none, and the positions at which new rows first occur."""
-        rows, fresh = self.index.rows(keys)
+        """Return the row of each key, made where it had none, and the positions of keys that had none."""
+        rows, missing = self.index.rows(keys)
         if self.index.count > len(self.state):
+            size, expected = self.index.count, self.index.expected
+            self._marks = grown(self._marks, size, expected)
             for name in COLUMNS:
-                setattr(self, name, grown(getattr(self, name), self.index.count))
-        return rows, fresh
+                setattr(self, name, grown(getattr(self, name), size, expected))
+        return rows, missing
+
+    def are_distinct(self, rows: Rows) -> bool:
+        """Return whether no row is there twice; for fewer than 65,536 of them."""
+        if (rows[1:] > rows[:-1]).all():
+            return True
+        numbers = np.arange(len(rows), dtype=np.uint16)
+        self._marks[rows] = numbers
+        return bool((self._marks[rows] == numbers).all())
 
     def columns(self) -> ShardColumns:
         """Return the rows as they are now. The columns are the table's own, not copies."""
