@@ -61,7 +61,7 @@ NUMPY_IN_JOURNAL = "columns.py"
 
 HEAVY = {
     "fastapi", "starlette", "uvicorn", "pydantic", "httpx", "numpy", "pyarrow", "yaml", "duckdb", "typer", "rich",
-    "jinja2", "grafanalib", "prometheus_client", "opentelemetry", "asyncio", "logging",
+    "jinja2", "grafanalib", "prometheus_client", "opentelemetry", "asyncio",
 }  # fmt: skip
 """What `import mppobs` must not load into somebody else's worker."""
 
