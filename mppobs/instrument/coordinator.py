@@ -28,7 +28,11 @@ from mppobs.model import (
 
 
 class Coordinator:
-    """Writes a job's records into the journal of the process that calls it. Safe to use from any thread."""
+    """
+    Writes a job's records into the journal of the process that calls it. Safe to use from any thread.
+
+    Nothing raises for what cannot be recorded; `ValueError` says that an outcome, an event or a reason is none.
+    """
 
     def __init__(self, run: Run) -> None:
         self.run = run

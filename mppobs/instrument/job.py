@@ -62,7 +62,7 @@ class JobSpec:
 
 class RunHandle(Coordinator):
     """
-    One run of a job: what `with mppobs.job(...) as run` gives. Ends with the scope; its methods never raise.
+    One run of a job: what `with mppobs.job(...) as run` gives. It ends with the scope.
 
     Its coordinator says through it what it plans, hands out and accepts; a job without one needs none of that.
     """
@@ -74,6 +74,7 @@ class RunHandle(Coordinator):
         self._spec = spec
         self._pid = os.getpid()
         self._token: Token[Run | None] | None = None
+        self._journal = RECORDER.journal()
         self._place: Place | None = None
         self._ending: tuple[JobOutcome, Reason, str] | None = None
         self._start(started_ns)
@@ -89,10 +90,9 @@ class RunHandle(Coordinator):
             coordinated=self._spec.coordinated,
             traceparent=otel.traceparent(),
         )
-        journal = RECORDER.journal()
-        if journal is not None:
-            journal.append(record)
-            self._place = journal.begin(record.context_id, start_ns=started_ns, is_job=True)
+        if self._journal is not None:
+            self._journal.append(record)
+            self._place = self._journal.begin(record.context_id, start_ns=started_ns, is_job=True)
         RECORDER.opened(self.run)
 
     def resume(self) -> None:
@@ -115,19 +115,17 @@ class RunHandle(Coordinator):
         ending = SUCCESS if error is None else ending_of(error)
         outcome, reason, error_type = self._ending or (job_outcome(ending), ending.reason, ending.error_type)
         self._append_job(JobEvent.END, outcome=outcome, reason=reason, error_type=error_type)
-        journal = RECORDER.journal()
-        if self._place is not None and journal is not None:
-            journal.end(self._place)
+        if self._place is not None and self._journal is not None:
+            self._journal.end(self._place)
 
     def checkpoint(self) -> None:
         """Say that the job's state was made safe now."""
         self._append_job(JobEvent.CHECKPOINT)
-        journal = RECORDER.journal()
-        if self._place is not None and journal is not None and self._pid == os.getpid():
-            journal.checkpoint(self._place)
+        if self._place is not None and self._journal is not None and not self._journal.closed:
+            self._journal.checkpoint(self._place)
 
     def end_as(self, outcome: JobOutcome | str, *, reason: Reason | str = Reason.NONE, error_type: str = "") -> None:
-        """End the job with this outcome, however its code ends."""
+        """End the job with this outcome, however its code ends. Raises `ValueError` for what is no outcome."""
         self._ending = JobOutcome(outcome), Reason(reason), error_type
 
 

@@ -11,6 +11,7 @@ import atexit
 import itertools
 import logging
 import os
+import sys
 import threading
 import time
 from collections import OrderedDict
@@ -124,6 +125,9 @@ class Recorder:
         except MppobsError as error:
             _log.warning("nothing will be recorded: %s", error)
             return None
+        except Exception:
+            self.note("the journal could not be opened")
+            return None
         self._refused = False
         self._hook()
         for begin, _ in self._watchers:
@@ -145,6 +149,9 @@ class Recorder:
             self._hooked = True
             atexit.register(self.close)
             os.register_at_fork(after_in_child=self._forget)
+        finalizers = sys.modules.get("multiprocessing.util")
+        if finalizers is not None:  # its forked workers leave without the ordinary exit, and forget what they inherit
+            finalizers.Finalize(None, self.close, exitpriority=0)
 
     def close(self) -> None:
         """Take the last sample, end the journal, and let go of it. The next attempt opens another."""

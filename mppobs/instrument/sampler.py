@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final
 
 from mppobs.instrument.process import ProcessReader
@@ -33,8 +34,10 @@ class Sampler:
         """Take the first sample and start the timer; with an interval of 0 there is none."""
         self.sample()
         if self._seconds > 0:
-            self._thread = threading.Thread(target=self._run, name="mppobs-sampler", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="mppobs-sampler", daemon=True)
+            with suppress(RuntimeError):  # no thread to be had: the first and the last sample must do
+                thread.start()
+                self._thread = thread
 
     def stop(self) -> None:
         """Stop the timer and take the last sample."""
