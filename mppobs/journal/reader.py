@@ -89,7 +89,11 @@ class SegmentHeader:
 
 
 def scan(directory: Path) -> list[JournalFiles]:
-    """Return the journals of a directory, in the order of their names. A directory that is not there has none."""
+    """
+    Return the journals of a directory, in the order of their names. A directory that is not there has none.
+
+    A lock file alone is none yet: its owner is about to lock it, and nobody else must.
+    """
     found: dict[str, JournalFiles] = {}
     try:
         names = [entry.name for entry in os.scandir(directory)]
@@ -105,6 +109,8 @@ def scan(directory: Path) -> list[JournalFiles]:
         else:
             others[match[3]] = directory / name
     for journal, (segments, others) in parts.items():
+        if not segments and "journal" not in others:
+            continue
         ordered = dict(sorted(segments.items()))
         found[journal] = JournalFiles(journal, directory, others.get("journal"), others.get("lock"), ordered)
     return list(found.values())

@@ -29,6 +29,10 @@ from mppobs.sidecar.removal import remove_journal, remove_segment
 
 _log = logging.getLogger(__name__)
 
+ABANDONED_SECONDS: Final = 7 * 86400
+"""After which a shipped journal that neither grew nor ended makes room: the node of its agent is gone."""
+_MISHAPS: Final = 10
+"""How many different mishaps of one journal are logged."""
 _RETRY_NS: Final = 1_000_000_000
 """How long a file that cannot be read, or a journal that cannot be sealed, is left alone."""
 
@@ -127,13 +131,20 @@ class Follower:
         return found
 
     def release(self, cursors: Mapping[str, Cursor]) -> None:
-        """Delete what lies before the given cursors: what they stand for is safe elsewhere."""
+        """
+        Delete what lies before the given cursors: what they stand for is safe elsewhere.
+
+        Shipped journals that were abandoned go too. Should their agent come back, it ships the segment again, and
+        it is read on from where it was.
+        """
         for journal, followed in list(self._journals.items()):
             if (cursor := cursors.get(journal)) is None:
                 continue
             for segment in list(followed.files.segments):
                 if cursor.ended or segment < cursor.segment:
                     self.delete(journal, segment)
+            if followed.files.is_shipped and list(followed.files.segments) == [cursor.segment]:
+                self._remove_abandoned(followed, followed.files.segments[cursor.segment])
 
     def delete(self, journal: str, segment: int) -> bool:
         """
@@ -160,6 +171,15 @@ class Follower:
             self._pass_over(followed, error)
             return False
         return True
+
+    def _remove_abandoned(self, followed: _Followed, last: Path) -> None:
+        try:
+            if self._clock.time_ns() / 1e9 - last.stat().st_mtime > ABANDONED_SECONDS:
+                last.unlink()
+                self.forget(followed.files.journal)
+        except OSError as error:
+            # It only takes room until the next call.
+            self._pass_over(followed, error)
 
     def forget(self, journal: str) -> None:
         """
@@ -286,6 +306,6 @@ class Follower:
         """Leave a journal alone for a while. The log has each of its mishaps once."""
         self.pause(followed.files.journal, _RETRY_NS)
         self.figures.unreadable += 1
-        if str(error) not in followed.said:
+        if str(error) not in followed.said and len(followed.said) < _MISHAPS:
             followed.said.add(str(error))
             _log.warning("journal %s: %s", followed.files.journal, error)

@@ -486,6 +486,76 @@ def test_a_shipped_copy_leaves_a_mark(tmp_path: Path) -> None:
     assert [path.suffix for path in tmp_path.iterdir()] == [".done"]
 
 
+def test_an_abandoned_copy_makes_room(tmp_path: Path) -> None:
+    """A shipped journal that has not grown for a week goes; if it comes again it is read on from where it was."""
+    journal = HandWritten(tmp_path)
+    data = journal.write_segment(0, [*opening(), *attempts(3)])
+    now = START / 1e9 + 1000
+    os.utime(journal.path(0), (now, now - 6 * 86400))
+    reading = follower(tmp_path)
+    reading.poll(PLENTY)
+    reading.release(reading.cursors)
+    assert journal.path(0).exists()
+
+    os.utime(journal.path(0), (now, now - 8 * 86400))
+    reading.release(reading.cursors)
+    assert list(tmp_path.iterdir()) == []
+
+    more = journal.encode(attempts(2, first=3))
+    journal.write_segment(0, data + more)
+    assert rows(reading.poll(PLENTY)) == words(more)
+
+
+def test_a_journal_about_to_be_born_is_not_touched(tmp_path: Path) -> None:
+    """A lock file alone is left alone: its owner is about to lock it."""
+    journal = HandWritten(tmp_path)
+    journal.lock.touch()
+
+    assert follower(tmp_path).poll(PLENTY) == []
+    assert list(tmp_path.iterdir()) == [journal.lock]
+
+
+def test_a_damaged_segment_of_the_dead_is_passed_over(tmp_path: Path) -> None:
+    """What follows a segment that cannot be read is read all the same, once its owner is dead."""
+    journal = HandWritten(tmp_path)
+    journal.write_head()
+    journal.path(0).write_bytes(b"x" * 65536)
+    data = journal.write_segment(1, [*opening(), *attempts(3), end()])
+    with journal.owned():
+        reading = follower(tmp_path)
+        assert reading.poll(PLENTY) == []
+    again = follower(tmp_path)
+
+    assert rows(again.poll(PLENTY)) == words(data)
+    assert again.figures.unreadable == 1
+
+
+def test_a_disk_that_fails_for_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that cannot be opened for the moment are counted and read a second later; nothing is sealed meanwhile."""
+    journal = HandWritten(tmp_path)
+    journal.write_head({5: slot(START)})
+    data = journal.write_segment(0, [*opening(), *attempts(3)])
+    clock = ManualClock(START + 1000 * SECOND)
+    reading = Follower([tmp_path], {}, clock=clock, seal=True)
+
+    def broken(*_arguments: object) -> int:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", broken)
+        assert reading.poll(PLENTY) == []
+        assert reading.live() == []
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", broken)
+        assert reading.poll(PLENTY) == []
+    assert reading.figures.unreadable >= 2
+    clock.advance(seconds=2)
+
+    found = rows(reading.poll(PLENTY))
+    assert found[: len(data) // 96] == words(data)
+    assert len(found) == len(data) // 96 + 2
+
+
 # The real writer.
 
 
