@@ -89,10 +89,10 @@ def choose(job: DecidedJob, settings: SpanSettings) -> list[Chosen]:
             if identity not in why:
                 why[identity] = reason
                 order.append(identity)
-    for identity in _sample(job, settings.sample):
-        if identity not in why:
-            why[identity] = Why.SAMPLED
-            order.append(identity)
+    drawn = _sample(job, settings.sample + len(why)) if settings.sample else []
+    ordinary = [identity for identity in drawn if identity not in why][: settings.sample]
+    why.update(dict.fromkeys(ordinary, Why.SAMPLED))
+    order += ordinary
     order.sort(key=why.__getitem__)
     return [_chosen(job, identity, why[identity], kept.get(identity)) for identity in order]
 
@@ -156,7 +156,7 @@ def _from_table(name: str, stage: JobStage) -> Iterator[tuple[Identity, Why]]:
 def _sample(job: DecidedJob, count: int) -> list[Identity]:
     """Return the winning attempts of `count` shards that were tried once, over all stages, as the fold draws them."""
     drawn: list[tuple[int, Identity]] = []
-    for name, stage in job.stages.items() if count else ():
+    for name, stage in job.stages.items():
         columns = stage.columns()
         rows = np.flatnonzero((columns.state == COMMITTED) & (columns.attempts == 1) & (columns.first_start > 0))
         numbers = columns.winner[rows].astype(np.int64)

@@ -17,6 +17,7 @@ from mppobs.model import (
     Shard,
     ShardOutcome,
 )
+from mppobs.sidecar.fold_labels import FoldSettings
 from mppobs.sidecar.running import DecidedJob
 from tests.sidecar.journals import NOW, SECOND, FakeJournal, fold_all, new_fold
 
@@ -67,11 +68,11 @@ class Scenario:
         self.attempt(stage, shard, seconds=seconds)
         self.commit(stage, shard, end=BEGAN + round(seconds * SECOND))
 
-    def decided(self) -> DecidedJob:
+    def decided(self, settings: FoldSettings | None = None) -> DecidedJob:
         """End and judge the job."""
         number = self.journal.context(JOB)
         self.journal.append(JobRecord(JobEvent.END, number, NOW, self.outcome))
-        fold = new_fold()
+        fold = new_fold(settings)
         fold_all(fold, [self.journal], NOW + SECOND)
         self.journal.append(JobRecord(JobEvent.SETTLED, number, NOW + SECOND))
         fold_all(fold, [self.journal], NOW + 2 * SECOND)

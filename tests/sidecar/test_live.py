@@ -24,7 +24,7 @@ from mppobs.sidecar.follow import LiveJournal
 from mppobs.sidecar.live import LiveSettings, RecentRuns, live_view, stage_profile
 from mppobs.sidecar.predict import Pace, predict_finish
 from mppobs.sidecar.running import JobStage, RunningJob
-from mppobs.sidecar.tables import COMMITTED
+from mppobs.sidecar.tables import COMMITTED, FAILED
 from mppobs.sidecar.view import Live, LiveRun
 from tests.sidecar.journals import NOW, SECOND, fold_all, new_fold
 from tests.sidecar.scenario import BEGAN, Scenario
@@ -198,6 +198,28 @@ def test_profiles_of_large_stages_are_drawn_and_count_all() -> None:
 
     assert (profile.done, profile.planned) == (90_000, 100_000)
     assert (profile.median, profile.median_input, profile.median_rate) == (10.0, 1000.0, 100.0)
+
+
+def test_profiles_are_of_committed_shards_alone() -> None:
+    """What failed or runs has no say in how long a shard takes; errors of network and storage add up."""
+    running = job(planned=20, done=8)
+    stage = running.stages["map"]
+    rows, _ = stage.table.rows(np.arange(8, 12, dtype=np.uint64))
+    stage.table.state[rows] = FAILED
+    stage.table.wall[rows] = 1000 * SECOND
+    running.network_errors, running.storage_throttled = 2, 3
+    profile = stage_profile(running, stage)
+
+    assert (profile.p25, profile.p75, profile.done, profile.io_errors) == (10.0, 10.0, 8, 5)
+
+
+def test_profiles_know_the_nodes_of_workers() -> None:
+    """The worker column counts from 1; 0 is nobody."""
+    running = job(planned=8, done=6)
+    running.workers = [WorkerInfo("w1", "n1"), WorkerInfo("w2", "n2")]
+    running.stages["map"].table.worker[:6] = [1, 1, 2, 2, 2, 0]
+
+    assert stage_profile(running, running.stages["map"]).node_medians == {"n1": (2, 10.0), "n2": (3, 10.0)}
 
 
 def test_completeness_leaves_out_what_still_runs() -> None:

@@ -26,6 +26,8 @@ from mppobs.model import (
     span_id,
     trace_id,
 )
+from mppobs.sidecar.fold_labels import FoldSettings
+from mppobs.sidecar.kept import KeepSettings
 from mppobs.sidecar.running import DecidedJob
 from mppobs.sidecar.span_choice import SpanSettings, slow_threshold
 from mppobs.sidecar.span_tree import SpanTree, grow, incoming
@@ -226,6 +228,41 @@ def test_an_attempt_that_vanished_with_its_node_has_a_span() -> None:
     assert [(node.error, node.start_ns) for node in vanished if "mpp.attempt" in node.attributes] == [
         ("node_lost", NOW), ("node_lost", BEGAN + SECOND),
     ]  # fmt: skip
+
+
+def mixed_scenario() -> Scenario:
+    """Shards that went well, one that was retried, one that was slow, and one that failed for good."""
+    scenario = Scenario(outcome=JobOutcome.FAILURE)
+    scenario.start(map=12)
+    for shard in range(9):
+        scenario.done("map", shard)
+    scenario.done("map", 9, 8.0)
+    scenario.attempt("map", 10, 0, AttemptOutcome.TIMEOUT)
+    scenario.attempt("map", 10, 1, start=BEGAN + 2 * SECOND)
+    scenario.commit("map", 10, 1, end=BEGAN + 3 * SECOND)
+    scenario.attempt("map", 11, 0, AttemptOutcome.FAILURE, error_type="KeyError", seconds=2.0)
+    return scenario
+
+
+def test_what_the_fold_had_no_room_for_comes_from_the_table_of_shards() -> None:
+    """Identity, times, outcome and worker are the same; only the tries that did not decide their shard are lost."""
+    full = grow(mixed_scenario().decided(), SpanSettings(sample=4))
+    little = FoldSettings(keep=KeepSettings(notable=0, slowest=1, sample=1))
+    bare = grow(mixed_scenario().decided(little), SpanSettings(sample=4))
+
+    def shown(tree: SpanTree) -> dict[str, tuple[object, ...]]:
+        names = ("mpp.outcome", "error.type", "host.name", "process.pid", "mpp.kept")
+        return {
+            node.name: (node.span_id, node.start_ns, node.end_ns, node.error, *map(node.attributes.get, names))
+            for node in tree.nodes
+            if "mpp.attempt" in node.attributes
+        }
+
+    lost = shown(full).keys() - shown(bare).keys()
+    assert lost == {"map 10 attempt 0"}
+    assert shown(full) == shown(bare) | {name: shown(full)[name] for name in lost}
+    why = Counter(each[-1] for each in shown(bare).values())
+    assert why == {"failed": 1, "repeated": 1, "slow": 1, "sampled": 4}
 
 
 def test_the_cap_keeps_failures_first_and_the_tree_whole() -> None:
