@@ -26,6 +26,7 @@ from mppobs.executor.scheduler import Scheduler
 from mppobs.instrument.job import JobScope
 from mppobs.instrument.recorder import RECORDER
 from mppobs.instrument.settings import Settings
+from mppobs.model import JobOutcome, Reason
 
 
 class Executor:
@@ -60,6 +61,7 @@ class Executor:
         self._backend = LocalBackend(workers, _recording_of(settings), f"{settings.worker_info().worker}-w")
         self._one_at_a_time = threading.Lock()
         self._jobs = 0
+        self._closed = False
         self._loop = Loop(Scheduler(random.Random(seed)), self._backend, settings.worker_info())
 
     @property
@@ -73,21 +75,34 @@ class Executor:
 
         `on_progress` is called in the calling thread, some times a second and once at the end. An interrupt of the
         main thread (Ctrl-C) cancels the job, and comes out as `KeyboardInterrupt` when its attempts have stopped.
-        Raises `WorkersBrokenError` where no worker process can be started, and `ExchangeError` where the answer is
-        gone.
+        Raises `WorkersBrokenError` where no worker process can be started, and what `on_progress` raises: the executor
+        is then closed. Raises `ExchangeError` where the answer is gone.
         """
         with self._one_at_a_time:
+            if self._closed:
+                raise ConfigError("this executor is closed")
             self._jobs += 1
             key = f"job-{self._jobs}"
             files = self._workspace.job(key, len(plan.stages))
             try:
                 with _signals_held() as interrupted, _open(plan) as handle:
                     job = JobRun(key, plan, files, handle)
-                    outcome, reason = self._loop.run(job, on_progress, interrupted)
+                    outcome, reason = self._go(job, on_progress, interrupted)
                     handle.end_as(outcome, reason=reason)
                     return job.result(outcome, reason)
             finally:
                 files.remove()
+
+    def _go(
+        self, job: JobRun, on_progress: Callable[[Progress], None] | None, interrupted: threading.Event
+    ) -> tuple[JobOutcome, Reason]:
+        """Run a job to its end, or close the executor."""
+        try:
+            return self._loop.run(job, on_progress, interrupted)
+        except BaseException:
+            # Whatever it was, a broken callback or broken workers, it left the scheduler in the middle of something.
+            self.close()
+            raise
 
     def map(
         self, function: Callable[[Any], Any], items: Iterable[Any], *, chunk: int = 1, pipeline: str = "map"
@@ -112,6 +127,7 @@ class Executor:
 
     def close(self) -> None:
         """Stop the workers and remove exchanged data. May be called twice."""
+        self._closed = True
         self._backend.close()
         self._workspace.close()
 

@@ -75,6 +75,7 @@ class _Child:
 
     name: str
     process: ForkServerProcess
+    pid: int
     inbox: Inbox
     outbox: Outbox
     stops: Connection
@@ -116,7 +117,7 @@ class LocalBackend:
     @property
     def pids(self) -> dict[str, int]:
         """Return the process IDs of the workers that are up, by name."""
-        return {name: c.process.pid or 0 for name, c in self._children.items() if c.ready}
+        return {target.name: target.pid for target in list(self._children.values()) if target.ready}
 
     def start(self) -> None:
         """Start the processes that are missing; they report as `Up`."""
@@ -179,6 +180,7 @@ class LocalBackend:
     def close(self) -> None:
         """End all processes, kindly and then not. May be called twice."""
         children = list(self._children.values())
+        self._children.clear()
         for target in children:
             self._drop(target)
         deadline = time.monotonic() + _CLOSE_SECONDS
@@ -206,7 +208,7 @@ class LocalBackend:
             theirs.close()
         os.set_blocking(results_in.fileno(), False)
         inbox, outbox = Inbox(results_in.fileno()), Outbox(orders_out.fileno())
-        target = _Child(name, process, inbox, outbox, stops_out, (orders_out, results_in, stops_out))
+        target = _Child(name, process, process.pid or 0, inbox, outbox, stops_out, (orders_out, results_in, stops_out))
         self._children[name] = target
         self._selector.register(inbox.handle, selectors.EVENT_READ, (target,))
         self._selector.register(process.sentinel, selectors.EVENT_READ, name)
