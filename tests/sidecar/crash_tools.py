@@ -13,10 +13,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mppobs.model import AttemptOutcome, Reason, ShardOutcome
+from mppobs.journal.writer import JournalWriter
+from mppobs.model import (
+    AttemptOutcome,
+    AttemptRecord,
+    CommitRecord,
+    Context,
+    DispatchRecord,
+    JobEvent,
+    JobOutcome,
+    JobRecord,
+    PlanRecord,
+    Reason,
+    ShardOutcome,
+    WorkerInfo,
+)
 from mppobs.sidecar.aggregates import StageKey
 from mppobs.sidecar.aggregator import open_engine
 from mppobs.sidecar.engine import Engine
+from mppobs.sidecar.pace import EngineSettings
 from mppobs.sidecar.reading import ShardQuery, ShardRow
 from mppobs.sidecar.store_jobs import JobQuery
 
@@ -49,6 +64,11 @@ class Worker:
         """Return the shards of which the worker noted `begin`, `inside` or `end`, in its order."""
         text = self.notes.read_text() if self.notes.exists() else ""
         return [int(number) for verb, number in (line.split() for line in text.splitlines()) if verb == word]
+
+    def work(self) -> None:
+        """Wait until it has finished an attempt."""
+        wait_for("a worker at work", lambda: bool(self.said("end")) or self.process.poll() is not None)
+        assert self.process.poll() in (None, 0), "the worker failed"
 
     def kill(self) -> None:
         """Kill it, as the kernel would, and wait until it is gone."""
@@ -89,9 +109,9 @@ class Fleet:
 
 
 @contextmanager
-def engine_on(state: Path, directories: Sequence[Path]) -> Iterator[Engine]:
+def engine_on(state: Path, directories: Sequence[Path], settings: EngineSettings | None = None) -> Iterator[Engine]:
     """Open an engine, and close it again."""
-    engine = open_engine(state, directories)
+    engine = open_engine(state, directories, settings)
     try:
         yield engine
     finally:
@@ -195,3 +215,43 @@ def moments(count: int, longest: float, seed: int) -> Iterator[float]:
     chance = random.Random(seed)
     for _ in range(count):
         yield chance.random() ** 2 * longest
+
+
+class Coordinator:
+    """Writes what the coordinator of the job would, one shard at a time."""
+
+    def __init__(self, journals: Path, job: str) -> None:
+        self._writer = JournalWriter(journals, WorkerInfo("coordinator"))
+        self._incarnation = time.time_ns()
+        self._job = job
+
+    def start(self, shards: int) -> None:
+        """Write the start and the whole plan."""
+        now = time.time_ns()
+        self._writer.append(JobRecord(JobEvent.START, self._number(""), now, coordinated=True))
+        self._writer.append(PlanRecord(self._number("map"), now, shards, final=True))
+
+    def dispatch(self, shard: int) -> None:
+        """Write that a shard's first attempt was handed out."""
+        self._writer.append(DispatchRecord(self._number("map"), shard, 0, time.time_ns()))
+
+    def attempt(self, shard: int) -> None:
+        """Write a successful attempt, as a worker in the same process would."""
+        now = time.time_ns()
+        self._writer.append(AttemptRecord(self._number("map"), shard, 0, AttemptOutcome.SUCCESS, now - 1000, 1000))
+
+    def commit(self, shard: int) -> None:
+        """Write that a shard is committed."""
+        committed = ShardOutcome.COMMITTED
+        self._writer.append(CommitRecord(self._number("map"), shard, 0, committed, time.time_ns()))
+
+    def end(self, outcome: JobOutcome) -> None:
+        """Write the end of the job."""
+        self._writer.append(JobRecord(JobEvent.END, self._number(""), time.time_ns(), outcome))
+
+    def close(self) -> None:
+        """End the journal."""
+        self._writer.close()
+
+    def _number(self, stage: str) -> int:
+        return self._writer.context_id(Context("crash", self._job, self._incarnation, stage=stage))

@@ -23,7 +23,7 @@ def main(notes: str, first: int, count: int, seconds: float) -> None:
     chance = random.Random(first)
     for shard in range(first, first + count):
         os.write(file, b"begin %d\n" % shard)
-        with mppobs.attempt("map", shard=shard) as attempt:
+        with mppobs.attempt(stage="map", shard=shard) as attempt:
             os.write(file, b"inside %d\n" % shard)
             attempt.add(rows=1)
             time.sleep(chance.uniform(0, 2 * seconds))
