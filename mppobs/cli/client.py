@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final, Self
 from urllib.parse import quote
@@ -103,8 +102,3 @@ def job_path(job_id: str) -> str:
     '/jobs/etl/2026%2001'
     """
     return f"/jobs/{quote(job_id)}"
-
-
-def default_url() -> str:
-    """Return where a sidecar is looked for unless the command line says so."""
-    return os.environ.get(URL_VARIABLE, DEFAULT_URL)
