@@ -33,7 +33,7 @@ format: $(VENV)/.dev  ## Format the code
 	@$(BIN)/ruff format --quiet $(CODE)
 
 bench: $(VENV)/.dev  ## Run every benchmark, each beside its peer
-	@for script in bench/*.py; do echo "== $$script"; $(BIN)/python $$script $(ARGS) || exit 1; done
+	@for script in $$(grep -l -e --json bench/*.py); do echo "== $$script"; $(BIN)/python $$script $(ARGS) || exit 1; done
 
 picture: $(VENV)/.demo  ## Run the demo and draw the picture of the README
 	@$(BIN)/mppobs demo --picture docs/demo.svg
