@@ -26,12 +26,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import httpx
 import journals
 import numpy as np
 import peer_sidecar
 
 from mppobs.sidecar.aggregator import open_engine
 from mppobs.sidecar.engine import Engine
+from mppobs.sidecar.ship import Shipper
 
 TARGET_FILES = 3_000_000
 TARGET_HTTP = 1_000_000
@@ -39,6 +41,7 @@ TARGET_INTEGER = 64
 TARGET_NAMED = 140
 JOURNALS = 4
 PEER_RECORDS = 50_000
+TOKEN = "a-token-for-the-benchmark"
 
 
 @dataclass
@@ -121,6 +124,56 @@ def files_rate(make: Callable[[Path, int], None], records: int) -> tuple[float, 
     return total / wall, total / cpu, checkpoints
 
 
+def http_rate(records: int) -> tuple[float, float]:
+    """Return records per second of wall time and of the aggregator's CPU time, from an agent to committed totals."""
+    with scratch() as path:
+        source = path / "agent"
+        source.mkdir()
+        attempts_only(source, records)
+        with aggregator(path) as (process, url), httpx.Client(base_url=url, timeout=60) as client:
+            shipper = Shipper([source], url, TOKEN)
+            wall, cpu = time.perf_counter(), cpu_seconds(process.pid)
+            while shipper.step():
+                pass
+            while counted(client) < records:
+                time.sleep(0.02)
+            wall, cpu = time.perf_counter() - wall, cpu_seconds(process.pid) - cpu
+            shipper.close()
+    return records / wall, records / cpu
+
+
+@contextmanager
+def aggregator(path: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """Run a real aggregator on a state directory; give its process and its address."""
+    (path / "none").mkdir()
+    port_file = path / "port"
+    command = [
+        sys.executable, "-m", "mppobs.cli.main", "sidecar", "--directory", str(path / "none"), "--state-directory",
+        str(path / "state"), "--port", "0", "--port-file", str(port_file), "--write-token", TOKEN,
+    ]  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        try:
+            while not port_file.exists():
+                time.sleep(0.05)
+            yield process, f"http://127.0.0.1:{port_file.read_text().strip()}"
+        finally:
+            process.kill()
+
+
+def counted(client: httpx.Client) -> int:
+    """Return how many attempts the aggregator shows as folded."""
+    for line in client.get("/metrics").raise_for_status().text.splitlines():
+        if line.startswith('mppobs_records_total{kind="attempt"}'):
+            return int(float(line.split()[-1]))
+    return 0
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def peer_rate() -> float:
     """Return attempts per second of the peer, over HTTP on loopback."""
     with scratch() as path:
@@ -188,8 +241,9 @@ def memory(shards: int, *, named: bool) -> dict[str, float]:
 def figures(records: int, rounds: int, shards: int) -> Iterator[Figure]:
     """Measure everything, each peer beside what it is the peer of."""
     rows: dict[str, list[tuple[float, float, int]]] = {"attempts": [], "coordinated": []}
-    peers = []
+    peers, shipped = [], []
     for _ in range(rounds):
+        shipped.append(http_rate(records))
         rows["attempts"].append(files_rate(attempts_only, records))
         rows["coordinated"].append(files_rate(coordinated, records))
         peers.append(peer_rate())
@@ -200,6 +254,11 @@ def figures(records: int, rounds: int, shards: int) -> Iterator[Figure]:
             target = TARGET_FILES if clock == "cpu" else None
             met = None if target is None else rate >= target
             yield Figure(f"{name}_per_{clock}_second", rate, "records/s", peer, rate / peer, target, met)
+    for at, clock in ((1, "cpu"), (0, "wall")):
+        rate = statistics.median(row[at] for row in shipped)
+        met = rate >= TARGET_HTTP if clock == "cpu" else None
+        yield Figure(f"shipped_over_http_per_{clock}_second", rate, "records/s", peer, rate / peer,
+                     TARGET_HTTP if clock == "cpu" else None, met)  # fmt: skip
     for name, target in (("integer", TARGET_INTEGER), ("named", TARGET_NAMED)):
         found = memory(shards, named=name == "named")
         yield Figure(f"memory_per_shard_{name}", found["per_shard"], "bytes", target=target,

@@ -143,7 +143,7 @@ class Follower:
             for segment in list(followed.files.segments):
                 if cursor.ended or segment < cursor.segment:
                     self.delete(journal, segment)
-            if followed.files.is_shipped and list(followed.files.segments) == [cursor.segment]:
+            if followed.files.is_shipped and not cursor.ended and list(followed.files.segments) == [cursor.segment]:
                 self._remove_abandoned(followed, followed.files.segments[cursor.segment])
 
     def delete(self, journal: str, segment: int) -> bool:
