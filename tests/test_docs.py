@@ -12,6 +12,9 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import typer
+
+from mppobs.cli.main import COMMANDS, load
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -88,6 +91,17 @@ def test_commands_exist_with_their_options(page: Path) -> None:
         assert status == 0, f"{' '.join(words)}: {text}"
         for option in (word.split("=")[0] for word in words if word.startswith("--")):
             assert option in text, f"{' '.join(words)}: {option} is not in the help"
+
+
+def test_every_command_is_documented() -> None:
+    """The README or a page of the documentation names every command, and every command below one."""
+    named = {tuple(words[:3]) for page in PAGES for words in commands(page)}
+    for name in COMMANDS:
+        assert any(words[1] == name for words in named), f"mppobs {name} is documented nowhere"
+        loaded = load(name)
+        below = loaded.registered_commands if isinstance(loaded, typer.Typer) else []
+        for sub in (each.name or getattr(each.callback, "__name__", "") for each in below):
+            assert ("mppobs", name, sub) in named, f"mppobs {name} {sub} is documented nowhere"
 
 
 @each_page

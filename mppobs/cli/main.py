@@ -77,22 +77,21 @@ def _assemble(chosen: str) -> typer.Typer:
     )
     app.callback()(_options)
     for name, command in COMMANDS.items():
-        if name == chosen:
-            _add(app, name, command)
-        else:
+        if name != chosen:
             app.command(name, help=command.help)(_not_loaded)
+        elif isinstance(found := load(name), typer.Typer):
+            app.add_typer(found, name=name, help=command.help)
+        else:
+            app.command(name)(found)
     app.command("version", help="Print the version.")(_print_version)
     return app
 
 
-def _add(app: typer.Typer, name: str, command: Command) -> None:
-    """Load a command and hang it into the application."""
-    module, _, attribute = command.path.partition(":")
+def load(name: str) -> typer.Typer | Callable[..., Any]:
+    """Return a command's function, or the application whose commands are below it. Raises what its import raises."""
+    module, _, attribute = COMMANDS[name].path.partition(":")
     found: typer.Typer | Callable[..., Any] = getattr(importlib.import_module(module), attribute)
-    if isinstance(found, typer.Typer):
-        app.add_typer(found, name=name, help=command.help)
-    else:
-        app.command(name)(found)
+    return found
 
 
 def _exit_with_version(asked: bool) -> None:
