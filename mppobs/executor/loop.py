@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from mppobs.executor.attempt import Report
-from mppobs.executor.backends.local import Down, Ended, LocalBackend, News, Started, Up
+from mppobs.executor.backends.base import Backend, Down, Ended, Started, Up
 from mppobs.executor.coordinator import JobRun
 from mppobs.executor.events import (
     AttemptEnded,
@@ -49,7 +49,7 @@ _NEVER: Final = 1 << 62
 class Loop:
     """Runs jobs, one after the other, with one scheduler on one backend."""
 
-    def __init__(self, scheduler: Scheduler, backend: LocalBackend, node: WorkerInfo) -> None:
+    def __init__(self, scheduler: Scheduler, backend: Backend, node: WorkerInfo) -> None:
         """`node` says where the backend's workers run."""
         self._scheduler = scheduler
         self._backend = backend
@@ -108,13 +108,10 @@ class Loop:
         """Wait for what comes next, news or time, and see to it."""
         now = time.monotonic_ns()
         for news in self._backend.poll(min(_LONGEST_WAIT, (self._wake_ns - now) / 1e9)):
-            self._hear(job, news)
+            self._news[type(news)](job, news)
         if time.monotonic_ns() >= self._wake_ns:
             self._wake_ns = _NEVER
             self._tell(job, Tick())
-
-    def _hear(self, job: JobRun, news: News) -> None:
-        self._news[type(news)](job, news)
 
     def _tell(self, job: JobRun, event: Event) -> None:
         """Tell the scheduler of an event and do what it decides, and what follows from that."""

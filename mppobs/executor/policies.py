@@ -17,12 +17,12 @@ from mppobs.model import AttemptOutcome, Reason
 
 SECOND: Final = 1_000_000_000
 
-MAX_WINDOW: Final = 8
+MAX_WINDOW: Final = 32
 """Most attempts that a worker may hold at a time, the running one included."""
 _WINDOW_WORK_NS: Final = 2_000_000
 """
-Work that may wait at a worker. A round trip over a pipe takes about 0.1 ms, so 2 ms hides it twenty times over, while
-no shard waits behind another for longer than people would notice.
+Work that may wait at a worker. A round trip over a pipe takes about 0.1 ms on an idle machine and some milliseconds on
+a busy one, which 2 ms hide mostly, while no shard waits behind others for longer than people would notice.
 """
 
 _LOSSES: Final = frozenset({Reason.WORKER_LOST, Reason.NODE_LOST, Reason.OOM_KILLED, Reason.SHUTDOWN})
@@ -100,7 +100,7 @@ def window_by_duration(mean_ns: float) -> int:
     Return how many attempts of a stage a worker may hold, given their mean duration (0: not known yet).
 
     >>> [window_by_duration(ns) for ns in (0, 10_000, 1_000_000, 50_000_000)]
-    [1, 8, 3, 1]
+    [1, 32, 3, 1]
     """
     return min(MAX_WINDOW, 1 + int(_WINDOW_WORK_NS / mean_ns)) if mean_ns > 0 else 1
 

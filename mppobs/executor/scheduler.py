@@ -263,7 +263,8 @@ class Scheduler:
 
     def _fill(self) -> None:
         """Give attempts to workers while there are both."""
-        while self._with_work:
+        # Most events free no worker: then there is nothing to look for.
+        while self._pool.freed and self._with_work:
             job = self._with_work[0][1]
             found = job.next_shard()
             if found is None:

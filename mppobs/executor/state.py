@@ -173,6 +173,10 @@ class Pool:
 
     def __init__(self) -> None:
         self.workers: dict[str, Worker] = {}
+        self.freed = False
+        """Whether a worker has got room since `take` last found none."""
+        self._filled = 0
+        """Bit n is set while the list of workers that hold n attempts is not empty."""
         self._by_load: list[deque[Worker]] = [deque() for _ in range(MAX_WINDOW)]
 
     def add(self, name: str) -> None:
@@ -185,20 +189,26 @@ class Pool:
     def list(self, worker: Worker) -> None:
         """Make a worker findable after what it holds has changed."""
         load = len(worker.held)
+        self.freed = True
         # Entries are not removed when the load changes, only skipped; the bit keeps them to one per load.
         if load < MAX_WINDOW and not worker.listed >> load & 1:
             worker.listed |= 1 << load
+            self._filled |= 1 << load
             self._by_load[load].append(worker)
 
     def take(self, window: int) -> Worker | None:
         """Return the worker that holds least, if that is less than `window`. The caller lists it again."""
-        for load in range(window):
+        while filled := self._filled & ((1 << window) - 1):
+            bit = filled & -filled
+            load = bit.bit_length() - 1
             queue = self._by_load[load]
-            while queue:
-                worker = queue.popleft()
-                worker.listed &= ~(1 << load)
-                if worker.up and len(worker.held) == load:
-                    return worker
+            worker = queue.popleft()
+            worker.listed ^= bit
+            if not queue:
+                self._filled ^= bit
+            if worker.up and len(worker.held) == load:
+                return worker
+        self.freed = False
         return None
 
     def remove(self, name: str) -> Worker | None:

@@ -29,6 +29,7 @@ from mppobs.executor.events import (
     WorkerUp,
 )
 from mppobs.executor.plan import Limits, OnFailure
+from mppobs.executor.policies import MAX_WINDOW
 from mppobs.executor.scheduler import Scheduler
 from mppobs.model import AttemptOutcome, JobOutcome, Reason
 from tests.executor.world import Chances, World, random_world
@@ -267,7 +268,7 @@ def test_short_tasks_are_given_out_ahead() -> None:
     made = scheduler()
     assert len(begin(made, job(100))) == 1
     actions = made.on(AttemptEnded(AttemptId("j", 0, 0, 0), AttemptOutcome.SUCCESS, duration_ns=10_000), 1)
-    assert sum(isinstance(action, Submit) for action in actions) == 8
+    assert sum(isinstance(action, Submit) for action in actions) == MAX_WINDOW
 
 
 def test_the_load_is_what_is_pending_and_running() -> None:

@@ -17,11 +17,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe
 from multiprocessing.context import ForkServerProcess
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from mppobs.errors import MppobsError
-from mppobs.executor.attempt import AttemptOrder, Report, StageOrder
+from mppobs.executor.attempt import AttemptOrder, StageOrder
 from mppobs.executor.backends import worker as child
+from mppobs.executor.backends.base import Down, Ended, News, Started, Up
 from mppobs.executor.backends.wire import Inbox, Outbox, frame
 from mppobs.executor.events import AttemptId
 from mppobs.model import AttemptOutcome, Reason
@@ -35,38 +36,6 @@ _CLOSE_SECONDS: Final = 2.0
 
 class WorkersBrokenError(MppobsError):
     """Raised when worker processes die before they can take any work."""
-
-
-class Up(NamedTuple):
-    """A worker process is ready."""
-
-    worker: str
-
-
-class Down(NamedTuple):
-    """A worker process is gone. What it held and did not report is lost."""
-
-    worker: str
-    reason: Reason
-
-
-class Started(NamedTuple):
-    """A task has been called."""
-
-    attempt: AttemptId
-    worker: str
-    start_ns: int
-    """Wall time, by the worker's clock."""
-
-
-class Ended(NamedTuple):
-    """A task has returned, and its output is in place."""
-
-    attempt: AttemptId
-    report: Report
-
-
-News = Up | Down | Started | Ended
 
 
 @dataclass(slots=True)
@@ -98,8 +67,7 @@ class LocalBackend:
 
     def __init__(self, workers: int, recording: Mapping[str, Any], name: str) -> None:
         """Set up without starting; workers are called `<name>-<number>`."""
-        self.size = workers
-        """How many workers there are to be."""
+        self._size = workers
         self._recording = recording
         self._name = name
         self._context = multiprocessing.get_context("forkserver")
@@ -115,6 +83,11 @@ class LocalBackend:
         self._defined = 0
 
     @property
+    def size(self) -> int:
+        """Return how many workers there are to be."""
+        return self._size
+
+    @property
     def pids(self) -> dict[str, int]:
         """Return the process IDs of the workers that are up, by name."""
         return {target.name: target.pid for target in list(self._children.values()) if target.ready}
@@ -122,7 +95,7 @@ class LocalBackend:
     def start(self) -> None:
         """Start the processes that are missing; they report as `Up`."""
         self._context.set_forkserver_preload([child.__name__])
-        while len(self._children) < self.size:
+        while len(self._children) < self._size:
             self._spawn()
 
     def submit(self, worker: str, attempt: AttemptId, stage: StageOrder, order: AttemptOrder) -> None:

@@ -15,7 +15,7 @@ import struct
 import time
 from collections import deque
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from types import FrameType
@@ -175,8 +175,8 @@ def main(setup: WorkerSetup, orders: Connection, results: Connection, stops: Con
     mppobs.configure(**setup.recording)
     guard = _StopGuard(stops.fileno())
     try:
-        _Worker(orders.fileno(), results.fileno(), guard).run()
-    except BrokenPipeError:
-        pass  # nobody is left to be told: the same as an end of the orders
+        # A broken pipe means that nobody is left to be told: the same as an end of the orders.
+        with suppress(BrokenPipeError):
+            _Worker(orders.fileno(), results.fileno(), guard).run()
     finally:
         RECORDER.close()
