@@ -27,7 +27,7 @@ from mppobs.sidecar.fold_groups import Group
 from mppobs.sidecar.fold_labels import Labels
 from mppobs.sidecar.fold_rows import Touched, exemplar, mark_attempts, observe, observe_commits, touch
 from mppobs.sidecar.running import RunningJob
-from mppobs.sidecar.tables import COMMITTED, FAILED, LOST, PENDING
+from mppobs.sidecar.tables import COMMITTED, FAILED, LOST, MAX_ERRORS, PENDING
 
 SUCCESS: Final = ATTEMPT_CODES[AttemptOutcome.SUCCESS]
 _OUTCOMES: Final = tuple(AttemptOutcome)
@@ -255,9 +255,9 @@ def worker_number(job: RunningJob, worker: WorkerInfo) -> int:
     return number
 
 
-def error_numbers(job: RunningJob, batch: Batch, texts: Numbers, positions: Numbers) -> NDArray[np.uint16]:
+def error_numbers(job: RunningJob, batch: Batch, texts: Numbers, positions: Numbers) -> NDArray[np.uint8]:
     """Return texts of records at some positions as numbers in a job's list of error types."""
-    numbers = np.zeros(len(texts), np.uint16)
+    numbers = np.zeros(len(texts), np.uint8)
     named = np.flatnonzero(texts)
     if len(named):
         codes = batch.source[positions[named]].astype(np.int64) << 32 | texts[named]
@@ -271,7 +271,7 @@ def _error_number(job: RunningJob, text: str) -> int:
     """Return the number of an error type, 0 (none) where there are too many to keep apart."""
     if text in job.errors:
         return job.errors.index(text)
-    if len(job.errors) >= 1000:
+    if len(job.errors) >= MAX_ERRORS:
         return 0
     job.errors.append(text)
     return len(job.errors) - 1

@@ -72,12 +72,12 @@ class KeptAttempts:
     def slow_enough(self, stage: str, durations: NDArray[np.int64], settings: KeepSettings) -> NDArray[np.int64]:
         """Return the positions of attempts that are among the slowest of their stage so far, in order."""
         heap = self.slowest.setdefault(stage, [])
-        floor = heap[0][0] if len(heap) >= settings.slowest else -1
+        floor = heap[0][0] if heap and len(heap) >= settings.slowest else -1
         return _highest(durations, floor, settings.slowest)
 
     def in_sample(self, ranks: NDArray[np.int64], settings: KeepSettings) -> NDArray[np.int64]:
         """Return the positions of attempts that belong to the sample so far, in order."""
-        floor = self.sample[0][0] if len(self.sample) >= settings.sample else -1
+        floor = self.sample[0][0] if self.sample and len(self.sample) >= settings.sample else -1
         return _highest(ranks, floor, settings.sample)
 
     def keep_slow(self, stage: str, kept: Iterable[KeptAttempt], settings: KeepSettings) -> None:

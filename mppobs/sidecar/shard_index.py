@@ -60,10 +60,11 @@ class ShardIndex:
         """Return the row of each key, −1 where it has none."""
         small = keys < len(self._direct)
         if small.all():
-            return self._direct[keys.view(np.int64)].astype(np.int64) - 1
-        found = np.zeros(len(keys), np.int64)
-        found[small] = self._direct[keys[small].view(np.int64)]
-        if self._filled:
+            found = self._direct[keys.view(np.int64)].astype(np.int64)
+        else:
+            found = np.zeros(len(keys), np.int64)
+            found[small] = self._direct[keys[small].view(np.int64)]
+        if self._filled:  # small keys too may have been hashed, before the array reached so far
             rest = np.flatnonzero(found == 0)
             found[rest] = self._probe(keys[rest])
         return found - 1
@@ -156,7 +157,7 @@ class ShardIndex:
         """Give rows to keys that index the array; a key may be there more than once."""
         if len(keys) == 0:
             return
-        self._direct = grown(self._direct, int(keys.max()) + 1)
+        self._direct = grown(self._direct, int(keys.max()) + 1, self.expected)
         marks = np.arange(1, len(keys) + 1, dtype=np.int32)
         self._direct[keys] = marks
         fresh = keys[self._direct[keys] == marks]

@@ -23,6 +23,8 @@ LOST: Final = SHARD_CODES[ShardOutcome.LOST]
 SPLIT: Final = 4
 """Replaced by other shards: no longer counted."""
 
+MAX_ERRORS: Final = 255
+"""Error types of a job that are kept apart."""
 MAX_BIT: Final = 31
 """Attempts with this number or a higher one share a bit of the masks."""
 
@@ -39,7 +41,7 @@ COLUMNS: Final[dict[str, type[np.generic]]] = {
     "input": np.float32,
     "attempts": np.uint16,
     "winner": np.uint16,
-    "error": np.uint16,
+    "error": np.uint8,
     "state": np.uint8,
     "succeeded": np.bool_,
     "last_outcome": np.uint8,
@@ -75,7 +77,7 @@ class ShardTable:
     """Bytes of input, as the coordinator said."""
     attempts: NDArray[np.uint16]
     winner: NDArray[np.uint16]
-    error: NDArray[np.uint16]
+    error: NDArray[np.uint8]
     """The error type of the newest attempt, or of the decision that the shard failed; a number in the job's list."""
     state: NDArray[np.uint8]
     succeeded: NDArray[np.bool_]
@@ -158,7 +160,7 @@ class ShardColumns:
     input: NDArray[np.float32]
     attempts: NDArray[np.uint16]
     winner: NDArray[np.uint16]
-    error: NDArray[np.uint16]
+    error: NDArray[np.uint8]
     state: NDArray[np.uint8]
     succeeded: NDArray[np.bool_]
     last_outcome: NDArray[np.uint8]
