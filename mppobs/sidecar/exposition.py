@@ -1,8 +1,8 @@
 """
 /metrics: a view in Prometheus's text format 0.0.4 or in OpenMetrics 1.0, straight from the catalogue.
 
-Label sets are escaped once and kept, so a sample costs a microsecond or two: a scrape of 500 pipelines must
-not hold up the fold. Counters are exact decimals of the integers that the aggregates keep.
+The text around the numbers is made once and kept, so a sample costs about a microsecond: a scrape of 500 pipelines
+must not hold up the fold. Counters are exact decimals of the integers that the aggregates keep.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ OPENMETRICS_TYPE: Final = "application/openmetrics-text; version=1.0.0; charset=
 
 MAX_EXEMPLAR: Final = 128
 """Characters that the names and values of an exemplar's labels may have, by OpenMetrics 1.0."""
+_EXEMPLAR_ROOM: Final = MAX_EXEMPLAR - len("trace_id") - 32
 
 _DIGITS: Final = {"seconds": 9, "usd": 12}
 """Decimal digits of the integers that are kept: nanoseconds and picodollars."""
@@ -80,15 +81,15 @@ def _number(text: str) -> float:
 
 class Renderer:
     """
-    Renders views, and keeps the escaped label sets between scrapes. Not for use by two threads at a time.
+    Renders views, and keeps the text around the numbers between scrapes. Not for use by two threads at a time.
 
-    The caches grow with the series that exist, which are capped; labels of single jobs and shards are not kept.
+    What is kept grows with the series that exist, which are capped; labels of single jobs and shards are not kept.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._took: float | None = None
-        self._cache: dict[Labels, dict[Labels, str]] = {}
+        self._families = [_Family(metric) for metric in METRICS]
 
     def render(self, view: View, now_ns: int, *, openmetrics: bool) -> bytes:
         """Return the whole exposition."""
@@ -96,28 +97,83 @@ class Renderer:
         view = replace(view, tool=replace(view.tool, scrape_seconds=self._took))
         moment = Moment(view, now_ns)
         out: list[str] = []
-        for metric in METRICS:
-            if view.agent and not metric.name.startswith("mppobs_"):
+        for family in self._families:
+            name = family.metric.name
+            if view.agent and not name.startswith("mppobs_"):
                 continue
-            _head(out, metric, openmetrics=openmetrics)
-            for values, figure in FAMILIES[metric.name](moment):
+            _head(out, family.metric, openmetrics=openmetrics)
+            for values, figure in FAMILIES[name](moment):
                 if figure is not None:
-                    _samples(out, metric, self._labels(metric, values), figure, exemplars=openmetrics)
+                    family.write(out, values, figure, exemplars=openmetrics)
         if openmetrics:
             out.append("# EOF\n")
         text = "".join(out).encode("utf-8", "replace")
         self._took = (self._clock.monotonic_ns() - began) / 1e9
         return text
 
-    def _labels(self, metric: Metric, values: Labels) -> str:
-        """Return a label set as text, without its braces."""
-        if metric.per_run:
-            return label_text(metric.labels, values)
-        known = self._cache.setdefault(metric.labels[: len(values)], {})
-        text = known.get(values)
-        if text is None:
-            text = known[values] = label_text(metric.labels, values)
-        return text
+
+class _Family:
+    """Writes the samples of one metric; for each label set it keeps a template with a place for each number."""
+
+    def __init__(self, metric: Metric) -> None:
+        self.metric = metric
+        self._digits = _DIGITS.get(metric.unit, 0)
+        self._last = metric.labels[-1] if metric.labels else ""
+        # Counts begin at 0 for every value that the catalogue lists. Quantiles do not: one of nothing is not 0.
+        self._listed = dict(metric.values).get(self._last, ()) if self._last != "quantile" else ()
+        self._kept: dict[Labels, str] = {}
+
+    def __len__(self) -> int:
+        """Return the number of label sets that are kept."""
+        return len(self._kept)
+
+    def write(self, out: list[str], values: Labels, figure: Figure, *, exemplars: bool) -> None:
+        """Write the samples of one figure."""
+        template = self._kept.get(values)
+        if template is None:
+            template = self._template(values)
+            if not self.metric.per_run:
+                self._kept[values] = template
+        match figure:
+            case int() | float():
+                out.append(template % _value(figure, self._digits))
+            case Histogram():
+                out.append(template % _histogram(figure, exemplars=exemplars))
+            case Summary():
+                out.append(template % (figure.count, decimal(figure.total, self._digits)))
+            case None:
+                return
+            case _:
+                self._write_counts(out, template, values, figure)
+
+    def _write_counts(self, out: list[str], template: str, values: Labels, figures: Counts) -> None:
+        """Write one sample for each value of the last label: those that are listed by template, others one by one."""
+        digits = self._digits
+        if self._listed:
+            out.append(template % tuple([_value(figures.get(value, 0), digits) for value in self._listed]))
+            if figures.keys() <= frozenset(self._listed):
+                return
+        for value, figure in figures.items():
+            if value not in self._listed:
+                labels = label_text(self.metric.labels, (*values, value))
+                out.append(f"{self.metric.name}{{{labels}}} {_value(figure, digits)}\n")
+
+    def _template(self, values: Labels) -> str:
+        """Return the lines of a label set, with `%s` in the place of each number."""
+        name, labels = self.metric.name, label_text(self.metric.labels, values).replace("%", "%%")
+        match self.metric.type:
+            case Type.HISTOGRAM:
+                bounds = (*map(str, self.metric.buckets), "+Inf")
+                lines = [f'{name}_bucket{{{labels},le="{bound}"}}' for bound in bounds]
+                lines += [f"{name}_count{{{labels}}}", f"{name}_sum{{{labels}}}"]
+            case Type.SUMMARY:
+                lines = [f"{name}_count{{{labels}}}", f"{name}_sum{{{labels}}}"]
+            case _ if self._listed:
+                start = f"{labels}," if labels else ""
+                lines = [f'{name}{{{start}{self._last}="{value}"}}' for value in self._listed]
+            case _:
+                lines = [f"{name}{{{labels}}}" if labels else name]
+        return "".join(f"{line} %s\n" for line in lines)
 
 
 def render(view: View, now_ns: int, *, openmetrics: bool) -> bytes:
@@ -151,8 +207,8 @@ def decimal(value: int, digits: int) -> str:
         return str(value)
     if value < 0:
         return "-" + decimal(-value, digits)
-    text = f"{value:0{digits + 1}d}"
-    return f"{text[:-digits]}.{text[-digits:]}".rstrip("0").rstrip(".")
+    whole, rest = divmod(value, 10**digits)
+    return f"{whole}.{str(rest).zfill(digits).rstrip('0')}" if rest else str(whole)
 
 
 def _head(out: list[str], metric: Metric, *, openmetrics: bool) -> None:
@@ -168,48 +224,15 @@ def _head(out: list[str], metric: Metric, *, openmetrics: bool) -> None:
         out.append(f"# UNIT {name} {metric.unit}\n")
 
 
-def _samples(out: list[str], metric: Metric, labels: str, figure: Figure, *, exemplars: bool) -> None:
-    """Write the samples of one figure."""
-    match figure:
-        case int() | float():
-            braced = f"{{{labels}}}" if labels else ""
-            out.append(f"{metric.name}{braced} {_value(figure, _DIGITS.get(metric.unit, 0))}\n")
-        case Histogram():
-            _histogram(out, metric.name, labels, figure, exemplars=exemplars)
-        case Summary():
-            total = decimal(figure.total, _DIGITS.get(metric.unit, 0))
-            out.append(f"{metric.name}_count{{{labels}}} {figure.count}\n{metric.name}_sum{{{labels}}} {total}\n")
-        case None:
-            return
-        case _:
-            _by_label(out, metric, labels, figure)
-
-
-def _by_label(out: list[str], metric: Metric, labels: str, figures: Counts) -> None:
-    """
-    Write one sample for each value of the family's last label.
-
-    Counts start at 0 for every value that the catalogue lists. Quantiles do not: one of nothing is not 0.
-    """
-    last = metric.labels[-1]
-    digits = _DIGITS.get(metric.unit, 0)
-    start = f"{metric.name}{{{labels},{last}=" if labels else f"{metric.name}{{{last}="
-    listed = dict(metric.values).get(last, ()) if last != "quantile" else ()
-    out.extend(f'{start}"{value}"}} 0\n' for value in listed if value not in figures)
-    out.extend(
-        f'{start}"{value.translate(_ESCAPES)}"}} {_value(figure, digits)}\n' for value, figure in figures.items()
-    )
-
-
-def _histogram(out: list[str], name: str, labels: str, histogram: Histogram, *, exemplars: bool) -> None:
-    """Write cumulative buckets, count and sum, with what each bucket can be traced back to."""
-    start = f"{name}_bucket{{{labels},le="
-    bounds = (*map(str, histogram.bounds), "+Inf")
-    total = 0
-    for bound, total, exemplar in zip(bounds, accumulate(histogram.counts), histogram.exemplars, strict=True):
-        trace = exemplar_text(exemplar) if exemplars and exemplar is not None else ""
-        out.append(f'{start}"{bound}"}} {total}{trace}\n')
-    out.append(f"{name}_count{{{labels}}} {total}\n{name}_sum{{{labels}}} {decimal(histogram.sum_ns, 9)}\n")
+def _histogram(histogram: Histogram, *, exemplars: bool) -> tuple[int | str, ...]:
+    """Return cumulative buckets, with what each can be traced back to, then count and sum."""
+    counts: list[int | str] = list(accumulate(histogram.counts))
+    total = counts[-1]
+    if exemplars:
+        for place, exemplar in enumerate(histogram.exemplars):
+            if exemplar is not None:
+                counts[place] = f"{counts[place]}{exemplar_text(exemplar)}"
+    return (*counts, total, decimal(histogram.sum_ns, 9))
 
 
 def exemplar_text(exemplar: Exemplar) -> str:
@@ -221,13 +244,13 @@ def exemplar_text(exemplar: Exemplar) -> str:
     >>> exemplar_text(Exemplar("nightly-1", "", 255, 0.5, 1_500_000_000))
     ' # {trace_id="000000000000000000000000000000ff",job_id="nightly-1"} 0.5 1.5'
     """
-    pairs = [("trace_id", f"{exemplar.trace_id:032x}")]
-    room = MAX_EXEMPLAR - len("trace_id") - 32
-    for name, value in (("job_id", exemplar.job_id), ("shard_id", exemplar.shard_id)):
-        if value and len(name) + len(value) <= room:
-            pairs.append((name, value))
-            room -= len(name) + len(value)
-    labels = ",".join(f'{name}="{value.translate(_ESCAPES)}"' for name, value in pairs)
+    labels = f'trace_id="{exemplar.trace_id:032x}"'
+    room = _EXEMPLAR_ROOM
+    if exemplar.job_id and (size := 6 + len(exemplar.job_id)) <= room:
+        labels += f',job_id="{exemplar.job_id.translate(_ESCAPES)}"'
+        room -= size
+    if exemplar.shard_id and 8 + len(exemplar.shard_id) <= room:
+        labels += f',shard_id="{exemplar.shard_id.translate(_ESCAPES)}"'
     return f" # {{{labels}}} {exemplar.value!r} {decimal(exemplar.time_ns, 9)}"
 
 

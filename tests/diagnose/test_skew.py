@@ -6,7 +6,7 @@ import statistics
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mppobs.diagnose.skew import (
@@ -21,6 +21,7 @@ from mppobs.diagnose.skew import (
 durations = st.lists(st.floats(0.001, 1e6), min_size=1, max_size=60)
 
 
+@settings(deadline=None)
 @given(durations)
 def test_idle_ratio_is_the_idle_slot_time_over_all_slot_time(values: list[float]) -> None:
     """With one slot per shard, the ratio is the time that slots wait over the time that they exist."""
@@ -31,6 +32,7 @@ def test_idle_ratio_is_the_idle_slot_time_over_all_slot_time(values: list[float]
     assert 0.0 <= skew_idle_ratio(values) < 1.0
 
 
+@settings(deadline=None)
 @given(durations, st.floats(0.01, 100))
 def test_figures_do_not_depend_on_the_unit(values: list[float], factor: float) -> None:
     """Seconds or minutes: all three figures are ratios."""
@@ -41,6 +43,7 @@ def test_figures_do_not_depend_on_the_unit(values: list[float], factor: float) -
     assert max_over_median(scaled) == pytest.approx(max_over_median(values), rel=1e-6)
 
 
+@settings(deadline=None)
 @given(durations)
 def test_variation_and_quantiles_equal_the_library_s(values: list[float]) -> None:
     """σ ÷ μ and the quantiles agree with `statistics` and numpy."""
@@ -85,6 +88,7 @@ def test_the_verdict_speaks_to_people() -> None:
     )
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 4 << 30), max_size=40))
 def test_partitions_are_split_by_factor_and_floor(sizes: list[int]) -> None:
     """Exactly those past five medians and 256 MiB are named, largest first."""

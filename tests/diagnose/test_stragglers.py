@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mppobs.diagnose.stragglers import (
@@ -49,6 +49,7 @@ def naive_is_late(planned: int, took: list[float], elapsed: float, floor: float)
     return elapsed > 2 * median and elapsed > p75 + 1.5 * (p75 - p25) and elapsed > floor
 
 
+@settings(deadline=None)
 @given(
     st.integers(1, 40),
     st.lists(st.integers(1, 400).map(lambda tenth: tenth / 10), max_size=40),
@@ -64,6 +65,7 @@ def test_who_is_late_equals_the_rule_stated_naively(
     assert bool(found) is naive_is_late(planned, took, elapsed, floor)
 
 
+@settings(deadline=None)
 @given(profiles, st.lists(running_shards, max_size=20, unique_by=lambda each: (each.shard, each.attempt)))
 def test_stragglers_are_ranked_and_each_is_one_of_the_running(stage: StageProfile, running: list[RunningShard]) -> None:
     """The one with most time left comes first; nothing is invented, and every verdict has words."""
@@ -75,6 +77,7 @@ def test_stragglers_are_ranked_and_each_is_one_of_the_running(stage: StageProfil
     assert find_stragglers(stage, reversed(running)) == found
 
 
+@settings(deadline=None)
 @given(profiles, st.lists(running_shards, max_size=20), st.floats(1.0, 3.0))
 def test_a_longer_run_never_stops_being_late(stage: StageProfile, running: list[RunningShard], factor: float) -> None:
     """Whoever is late stays late while the stage stands still."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mppobs.model import (
@@ -297,6 +297,7 @@ def test_a_job_that_ended_no_longer_waits_or_runs() -> None:
     assert World(running).view().pipelines[KEY].jobs == {"pending": 0, "running": 0}
 
 
+@settings(deadline=None)
 @given(st.integers(1, 10**6), st.integers(1, 10**6), st.integers(1, 10**15), st.integers(0, 10**12))
 def test_a_prediction_is_never_in_the_past_and_falls_with_progress(
     planned: int, decided: int, elapsed: int, p99: int
