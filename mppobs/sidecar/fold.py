@@ -219,7 +219,9 @@ class Fold:
         names, bad = take_shard_names(source)
         self._count("malformed", bad)
         self._labels.folded("text", int(np.count_nonzero(names)) - bad)
-        rest = ~(names | np.isin(source.kinds, (*DATA, Kind.PAD)))
+        unknown = (source.kinds == 0) | (source.kinds > max(Kind))
+        self._count("unknown_kind", int(np.count_nonzero(unknown)))
+        rest = ~(names | unknown | np.isin(source.kinds, (*DATA, Kind.PAD)))
         end = 0
         for row in np.flatnonzero(rest).tolist():
             if row < end:
