@@ -90,7 +90,7 @@ class Process:
     def stop(self, number: int = signal.SIGTERM) -> tuple[int, str]:
         """Send a signal, and return the exit status and what was printed."""
         self.child.send_signal(number)
-        output, _ = self.child.communicate(timeout=20)
+        output, _ = self.child.communicate(timeout=90)
         return self.child.returncode, output
 
 
@@ -109,7 +109,7 @@ def sidecar(directory: Path, *flags: str) -> Iterator[Process]:
         process.child.communicate()
 
 
-def eventually(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+def eventually(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
     """Wait until a condition holds, and return what it gave."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
@@ -214,8 +214,8 @@ def test_what_cannot_start_says_why_in_one_line(tmp_path: Path) -> None:
             (["--host", "0.0.0.0"], "write_token and read_token must be set"),
         ]
         others = [Process(tmp_path / str(at), *flags) for at, (flags, _) in enumerate(cases)]
-        for other, (_, message) in zip(others, cases, strict=True):
-            output, _ = other.child.communicate(timeout=20)
+        endings = [other.child.communicate(timeout=90)[0] for other in others]
+        for other, output, (_, message) in zip(others, endings, cases, strict=True):
             assert other.child.returncode == 2, output
             assert message in output
             assert "Traceback" not in output

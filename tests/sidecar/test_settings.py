@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mppobs.errors import ConfigError
@@ -50,12 +50,12 @@ def test_flags_win_over_the_environment_and_the_environment_over_the_file(
 def test_sizes_durations_and_paths_are_read_as_people_write_them(config: Path) -> None:
     """Units are understood in every source."""
     config.write_text("max_body_bytes: 64KiB\nretention_days: 12h\ndirectories: [/a, /b]\nidle_seconds: 1.5\n")
-    settings = load(config, {}, {"MPPOBS_SIDECAR_DIRECTORIES": "/c:/d", "MPPOBS_SIDECAR_LEASE_SECONDS": "2m"}).settings
-    assert settings.max_body_bytes == 65536
-    assert settings.retention_days == 0.5
-    assert settings.idle_seconds == 1.5
-    assert settings.lease_seconds == 120
-    assert settings.directories == (Path("/c"), Path("/d"))
+    found = load(config, {}, {"MPPOBS_SIDECAR_DIRECTORIES": "/c:/d", "MPPOBS_SIDECAR_LEASE_SECONDS": "2m"}).settings
+    assert found.max_body_bytes == 65536
+    assert found.retention_days == 0.5
+    assert found.idle_seconds == 1.5
+    assert found.lease_seconds == 120
+    assert found.directories == (Path("/c"), Path("/d"))
 
 
 @pytest.mark.parametrize(
@@ -155,6 +155,7 @@ def test_every_setting_is_documented_and_listed_in_one_panel() -> None:
     assert all(field.description for field in SidecarSettings.model_fields.values())
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from(sorted(SidecarSettings.model_fields)),
