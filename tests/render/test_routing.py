@@ -1,0 +1,120 @@
+"""Routing: the real amtool says who hears of what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mppobs.catalog.alerts import ALERTS
+from mppobs.errors import ConfigError
+from mppobs.render.files import alert_labels
+from mppobs.render.routing import alertmanager, carried, inhibitions, load_routing
+from mppobs.render.rules import Alerting, groups
+from tests.servers import require, run
+
+MAINTENANCE = """
+receivers:
+  oncall: {webhook_configs: [{url: 'http://127.0.0.1:1/pager'}]}
+maintenance:
+  sunday:
+    matchers: [pipeline="nightly"]
+    intervals: [{weekdays: [sunday], times: [{start_time: '02:00', end_time: '04:00'}], location: Europe/Zurich}]
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """Return a configuration with two owners and a maintenance window."""
+    (tmp_path / "routing.yaml").write_text(MAINTENANCE)
+    (tmp_path / "templates").mkdir()
+    path = tmp_path / "alertmanager.yml"
+    path.write_text(alertmanager(["scoring", "data"], load_routing(tmp_path / "routing.yaml")))
+    return path
+
+
+def _receivers(config: Path, **labels: str) -> set[str]:
+    """Return the receivers that amtool finds for labels."""
+    given = [f"{key}={value}" for key, value in labels.items()]
+    done = run(
+        [require("amtool", "prometheus-alertmanager"), "config", "routes", "test", f"--config.file={config}", *given]
+    )
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.strip().split(","))
+
+
+def test_amtool_accepts_the_configuration(config: Path) -> None:
+    """Every receiver, interval and matcher is defined and well formed."""
+    done = run([require("amtool", "prometheus-alertmanager"), "check-config", str(config)])
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _rules() -> list[Alerting]:
+    return [rule for group in groups() for rule in group.rules if isinstance(rule, Alerting)]
+
+
+@pytest.mark.parametrize("owner", ["scoring", "nobody", ""])
+@pytest.mark.parametrize("pipeline", ["nightly", "hourly"])
+def test_each_alert_reaches_those_that_the_catalogue_names(config: Path, owner: str, pipeline: str) -> None:
+    """Pages wake the on-call and the owner, tickets wait for the owner, money goes to FinOps and wakes nobody."""
+    for rule in _rules():
+        labels = {**alert_labels(rule), "alertname": rule.alert.name, "owner": owner, "pipeline": pipeline}
+        labels = {key: value for key, value in labels.items() if value}
+        found = _receivers(config, **labels)
+        routes = {route.value for route in rule.alert.routes}
+        mine = f"owner-{owner}" if owner == "scoring" else "owner" if rule.severity == "page" else "tickets"
+        expected = set()
+        if routes == {"heartbeat"}:
+            expected = {"heartbeat"}
+        elif rule.severity == "page":
+            expected = ({"oncall"} & routes) | ({mine} if "owner" in routes else set()) | ({"finops"} & routes)
+        else:
+            expected = ({mine} if "owner" in routes else {"tickets"}) | ({"finops"} & routes)
+        assert found == expected, (rule.alert.name, rule.severity)
+
+
+def test_inhibition_compares_only_what_both_sides_carry() -> None:
+    """A label that both sides lack would count as equal and silence strangers."""
+    by_name = {alert.name: alert for alert in ALERTS}
+    for rule in inhibitions():
+        assert isinstance(rule, dict)
+        (source,), (target,) = rule["source_matchers"][-1:], rule["target_matchers"][-1:]
+        cause, symptom = (by_name[text.split('"')[1]] for text in (source, target))
+        own = {"job_id"} if cause.name == "MppCriticalJobFailed" else set()
+        assert set(rule["equal"]) <= (carried(cause) & carried(symptom)) | own
+
+
+def test_no_alert_silences_itself() -> None:
+    """No cause is, through its own causes, inhibited by its symptom."""
+    causes = {alert.name: set(alert.inhibited_by) for alert in ALERTS}
+    for name in causes:
+        seen, todo = set(), set(causes[name])
+        while todo:
+            cause = todo.pop()
+            seen.add(cause)
+            todo |= causes[cause] - seen
+        assert name not in seen
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("recievers: {}", "did you mean 'receivers'"),
+        ("receivers: {boss: {}}", "unknown receiver 'boss'"),
+        ("maintenance: {w: {matchers: [nightly], intervals: []}}", "as Alertmanager does"),
+        ("maintenance: {w: {matchers: [a=b]}}", "needs `intervals`"),
+    ],
+)
+def test_mistakes_name_their_place(tmp_path: Path, text: str, message: str) -> None:
+    """A routing.yaml that means nothing says where and why."""
+    (tmp_path / "routing.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=rf"routing\.yaml:1: .*{message}"):
+        load_routing(tmp_path / "routing.yaml")
+
+
+def test_receivers_are_as_given_or_loopback(config: Path) -> None:
+    """Nothing leaves the machine unless somebody said so."""
+    receivers = {receiver["name"]: receiver for receiver in yaml.safe_load(config.read_text())["receivers"]}
+    assert receivers["oncall"]["webhook_configs"][0]["url"] == "http://127.0.0.1:1/pager"
+    assert receivers["finops"]["webhook_configs"][0]["url"] == "http://127.0.0.1:9099/finops"
