@@ -12,7 +12,7 @@ from typing import Final
 
 from mppobs.executor.plan import Plan, ShardPlan
 from mppobs.executor.task import TaskInput
-from mppobs.model import Shard
+from mppobs.model import RunKind, Shard
 
 _ARGUMENT: Final = "trouble"
 _SLOW_SECONDS: Final = 6.5
@@ -34,12 +34,13 @@ def with_trouble(plan: Plan, stage: str, faults: Mapping[Shard, Trouble]) -> Pla
     """
     Return the plan with faults given to shards of one stage, whose shards must be listed.
 
-    The tasks must call `strike`. Raises `ConfigError` for a stage that the plan does not have.
+    The run is a drill from then on, so that objectives can leave it out. The tasks must call `strike`. Raises `ConfigError` for a stage that the plan does not have.
     """
     troubled = plan.stage(stage)
     shards = tuple(_give(part, faults.get(part.shard)) for part in troubled.shards or ())
     changed = dataclasses.replace(troubled, shards=shards)
-    return dataclasses.replace(plan, stages=tuple(changed if old is troubled else old for old in plan.stages))
+    stages = tuple(changed if old is troubled else old for old in plan.stages)
+    return dataclasses.replace(plan, stages=stages, run_kind=RunKind.DRILL)
 
 
 def strike(task: TaskInput) -> None:

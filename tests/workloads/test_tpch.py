@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from mppobs.executor.task import TaskInput
+from mppobs.model import RunKind
 from mppobs.workloads.data import Dataset, make_dataset
 from mppobs.workloads.tpch import Q1, Q3, QUERIES, Query, check
 from mppobs.workloads.trouble import Trouble, strike, with_trouble
@@ -58,7 +59,7 @@ def test_the_check_sees_a_wrong_cent_and_a_wrong_order() -> None:
 
 
 def test_trouble_reaches_the_shards_that_it_is_for(dataset: Dataset) -> None:
-    """A fault is among the arguments of its shard alone; the plan is otherwise the same."""
+    """A fault is among the arguments of its shard alone; the plan is otherwise the same, but marked as a drill."""
     plan = Q3.plan(dataset)
     troubled = with_trouble(plan, "lineitems", {2: Trouble.RAISE})
     faults = {part.shard: part.arguments.get("trouble") for part in troubled.stage("lineitems").shards or ()}
@@ -66,6 +67,7 @@ def test_trouble_reaches_the_shards_that_it_is_for(dataset: Dataset) -> None:
     assert faults == {0: None, 1: None, 2: "raise", 3: None, 4: None, 5: None}
     assert [stage.name for stage in troubled.stages] == [stage.name for stage in plan.stages]
     assert troubled.stage("orders") == plan.stage("orders")
+    assert (plan.run_kind, troubled.run_kind) == (RunKind.SCHEDULED, RunKind.DRILL)
 
 
 def test_trouble_strikes_once() -> None:
