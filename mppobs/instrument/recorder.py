@@ -87,6 +87,7 @@ class Recorder:
             self.close()
             self._settings, self._refused, self._ambient, self.run = settings, False, None, None
             self._stages.clear()
+            self._watchers.clear()
             if settings is not None:
                 self._identity = detect(os.environ)
             return old
@@ -177,6 +178,8 @@ class Recorder:
     def _forget(self) -> None:
         """In a forked child: let go of the parent's journal. Jobs and settings are inherited."""
         self._lock = threading.RLock()
+        # A collector's lock may be held by a thread that does not exist here; its server does not exist here either.
+        self._watchers = []
         journal, self._journal, self._sampler = self._journal, None, None
         self.own_shards = itertools.count(_first_own_shard())
         if journal is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from contextvars import ContextVar
 from typing import Final
 
@@ -18,7 +17,7 @@ _SUCCESS: Final = fmt.ATTEMPT_CODES[AttemptOutcome.SUCCESS]
 class Handoff:
     """What whoever hands work to this code says of the attempt: which shard it is, and when it was assigned."""
 
-    __slots__ = ("_assigned_ns", "_lock", "attempt", "shard", "speculative", "stage")
+    __slots__ = ("_assigned_ns", "attempt", "shard", "speculative", "stage")
 
     def __init__(
         self,
@@ -32,14 +31,14 @@ class Handoff:
         self.shard = shard
         self.attempt = attempt
         self.speculative = speculative
-        self._assigned_ns = assigned_ns
-        self._lock = threading.Lock()
+        self._assigned_ns = [assigned_ns]
 
     def take_assigned(self) -> int | None:
         """Return when the attempt was assigned, once: a second attempt under the same handoff was not assigned then."""
-        with self._lock:
-            assigned, self._assigned_ns = self._assigned_ns, None
-            return assigned
+        try:
+            return self._assigned_ns.pop()
+        except IndexError:
+            return None
 
 
 class Run:

@@ -14,7 +14,9 @@ from mppobs.model import DetailKind
 from mppobs.testing import Captured
 
 STEPS = st.lists(
-    st.tuples(st.sampled_from(["enter", "leave"]), st.sampled_from(["read", "decode", "write", OTHER]), st.integers(0, 9)),
+    st.tuples(
+        st.sampled_from(["enter", "leave"]), st.sampled_from(["read", "decode", "write", OTHER]), st.integers(0, 9)
+    ),
     max_size=40,
 )
 

@@ -15,12 +15,17 @@ from mppobs.testing import Captured
 
 def slots(captured: Captured) -> list[Slot]:
     """Return the attempts that run, as a reader sees them."""
-    return [slot for files in scan(captured.directory) if files.head for slot in read_slots(files.head) if not slot.is_job]
+    return [
+        slot for files in scan(captured.directory) if files.head for slot in read_slots(files.head) if not slot.is_job
+    ]
 
 
 def test_an_attempt_knows_what_it_is(captured: Captured) -> None:
     """Job, pipeline, stage, shard, attempt and the derived IDs are those of its record's context."""
-    with mppobs.job(pipeline="nightly", job_id="n-1") as run, mppobs.attempt(stage="map", shard="p", attempt=2) as attempt:
+    with (
+        mppobs.job(pipeline="nightly", job_id="n-1") as run,
+        mppobs.attempt(stage="map", shard="p", attempt=2) as attempt,
+    ):
         assert mppobs.current() is attempt
         context = run.run.context
         assert (attempt.pipeline, attempt.job_id, attempt.stage) == ("nightly", "n-1", "map")
@@ -61,7 +66,10 @@ def test_attempts_nest(captured: Captured) -> None:
             mppobs.current().add(rows=10)
         mppobs.current().add(rows=1)
 
-    assert [(captured.context(record).stage, record.rows) for record in captured.attempts] == [("inner", 10), ("outer", 2)]
+    assert [(captured.context(record).stage, record.rows) for record in captured.attempts] == [
+        ("inner", 10),
+        ("outer", 2),
+    ]
 
 
 def test_the_scheduler_delay_is_measured_from_the_assignment(captured: Captured) -> None:

@@ -107,9 +107,8 @@ def test_the_environment_carries_a_job_to_a_child(monkeypatch: pytest.MonkeyPatc
         variables = mppobs.environment(mppobs.inject(stage="map", shard=3, attempt=1))
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    with capture(from_environment(variables)) as captured:
-        with mppobs.attempt():
-            pass
+    with capture(from_environment(variables)) as captured, mppobs.attempt():
+        pass
 
     (record,) = captured.attempts
     assert (captured.context(record).job_id, captured.context(record).stage) == ("n-2", "map")

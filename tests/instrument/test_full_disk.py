@@ -46,7 +46,7 @@ def test_a_budget_that_is_used_up_costs_records_but_no_work(captured: Captured) 
     seen = run(3000)
     took = time.monotonic() - started
 
-    kept = {outcome: 0 for outcome in seen}
+    kept = dict.fromkeys(seen, 0)
     for record in captured.attempts:
         kept[record.outcome] += 1
     dropped = captured.dropped()
@@ -67,7 +67,7 @@ def test_a_full_file_system_costs_records_but_no_work(captured: Captured, tmp_pa
         mppobs.configure(directory=tmp_path)
         seen = run(3000)
         found = Captured(tmp_path)
-        kept = {outcome: 0 for outcome in seen}
+        kept = dict.fromkeys(seen, 0)
         for record in found.attempts:
             kept[record.outcome] += 1
         assert {outcome: kept[outcome] + found.dropped().get(outcome, 0) for outcome in seen} == seen

@@ -31,7 +31,10 @@ def test_a_line_of_json_carries_the_attempt(
     """Job, stage, shard, attempt and the IDs by which spans and exemplars are found are in every line."""
     logger, text, handler = stream
     handler.setFormatter(mppobs.JsonFormatter())
-    with mppobs.job(pipeline="nightly", job_id="n-1") as run, mppobs.attempt(stage="map", shard="p", attempt=1) as attempt:
+    with (
+        mppobs.job(pipeline="nightly", job_id="n-1") as run,
+        mppobs.attempt(stage="map", shard="p", attempt=1) as attempt,
+    ):
         logger.warning("read %d", 3, extra={"rows": 3})
 
     line = json.loads(text.getvalue())

@@ -75,7 +75,9 @@ def test_configure_refuses_values_without_meaning(values: dict[str, object]) -> 
 
 def test_configure_changes_what_the_journal_says(captured: Captured, tmp_path: Path) -> None:
     """Where the process runs, and how it is priced, is in the record that opens its journal."""
-    mppobs.configure(node="n7", zone="z2", node_type="m5.large", spot=True, dedicated=True, lanes=3, cluster="c", tenant="t")
+    mppobs.configure(
+        node="n7", zone="z2", node_type="m5.large", spot=True, dedicated=True, lanes=3, cluster="c", tenant="t"
+    )
     with mppobs.attempt(stage="s", shard=1):
         pass
 

@@ -216,7 +216,10 @@ def test_an_exception_passes_untouched_and_without_a_frame_of_ours(captured: Cap
         error = caught
 
     assert error is not None
-    assert frames_of(error) == [test_an_exception_passes_untouched_and_without_a_frame_of_ours.__name__, "raise_key_error"]
+    assert frames_of(error) == [
+        test_an_exception_passes_untouched_and_without_a_frame_of_ours.__name__,
+        "raise_key_error",
+    ]
     assert error.__context__ is None
     (record,) = captured.attempts
     assert (record.outcome, record.reason, record.error_type) == (
@@ -281,9 +284,7 @@ def test_coroutines_and_generators_leave_no_frames(captured: Captured) -> None:
     assert [record.outcome for record in captured.attempts] == [AttemptOutcome.FAILURE] * 3
 
 
-def test_failures_inside_the_recorder_never_reach_the_call(
-    captured: Captured, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failures_inside_the_recorder_never_reach_the_call(captured: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever breaks in this package, the function is called and its result returned."""
 
     @mppobs.task(shard="part")
