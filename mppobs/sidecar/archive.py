@@ -69,7 +69,10 @@ class Archive:
         except (OSError, pa.ArrowException) as error:
             partial.unlink(missing_ok=True)
             raise OSError(f"{path}: {error}") from error
-        return len(table)
+        count = len(table)
+        del table, named
+        pa.default_memory_pool().release_unused()  # a job of a million shards leaves nothing behind
+        return count
 
     def path(self, job: JobSummary) -> Path:
         """Return where the shards of a run are: by the day on which it was judged, in UTC, and by pipeline."""
