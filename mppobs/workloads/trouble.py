@@ -34,7 +34,8 @@ def with_trouble(plan: Plan, stage: str, faults: Mapping[Shard, Trouble]) -> Pla
     """
     Return the plan with faults given to shards of one stage, whose shards must be listed.
 
-    The run is a drill from then on, so that objectives can leave it out. The tasks must call `strike`. Raises `ConfigError` for a stage that the plan does not have.
+    The run is a drill from then on, so that objectives can leave it out. The tasks must call `strike`.
+    Raises `ConfigError` for a stage that the plan does not have.
     """
     troubled = plan.stage(stage)
     shards = tuple(_give(part, faults.get(part.shard)) for part in troubled.shards or ())
