@@ -1,8 +1,8 @@
 """
 What the executor costs: decisions of the pure scheduler, and no-op tasks beside the standard library's process pool.
 
-The scheduler is measured in CPU time, with a simulated clock. Tasks are measured in wall time, both sides in turns, with
-every attempt recorded on our side. Tasks need an idle machine: on a busy one they measure who is woken first.
+The scheduler is measured in CPU time, with a simulated clock. Tasks are measured in wall time, both sides in turns,
+with every attempt recorded on our side. On a busy machine they measure who is woken first.
 """
 
 from __future__ import annotations

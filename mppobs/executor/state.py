@@ -19,6 +19,8 @@ FAILED: Final = 2
 
 _MEAN_WEIGHT: Final = 0.1
 """Of the newest duration in a stage's mean, which is to follow the last ten or so."""
+_OUTLIER: Final = 4.0
+"""A duration counts as so many times the mean at most: one attempt that lost its core for a while says little."""
 
 
 class Stage:
@@ -76,7 +78,7 @@ class Stage:
     def learn(self, duration_ns: int) -> None:
         """Take the duration of a successful attempt into the mean."""
         if self.mean_ns > 0:
-            self.mean_ns += _MEAN_WEIGHT * (duration_ns - self.mean_ns)
+            self.mean_ns += _MEAN_WEIGHT * (min(duration_ns, _OUTLIER * self.mean_ns) - self.mean_ns)
         else:
             self.mean_ns = float(duration_ns)
 
