@@ -37,6 +37,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "job": Command("Show one job: its stages, shards and stragglers.", "mppobs.cli.jobs:job", "sidecar"),
     "sidecar": Command("Follow journals and serve indicators, or ship them.", "mppobs.cli.sidecar:sidecar", "sidecar"),
     "slo": Command("Check service level objectives before they are promised.", "mppobs.cli.slo:app", "render"),
+    "generate": Command("Write rules, alerts and routing for a set of SLOs.", "mppobs.cli.generate:generate", "render"),
     "journal": Command("Read a worker's journal by hand.", "mppobs.cli.journal:app"),
 }  # fmt: skip
 """Every command but `version`, in the order of the help text."""
