@@ -25,7 +25,17 @@ from mppobs.sidecar.aggregates import StageTotals
 from mppobs.sidecar.fold_columns import Batch, Mask, Numbers, distinct, exact_sum
 from mppobs.sidecar.fold_groups import Group
 from mppobs.sidecar.fold_labels import Labels
-from mppobs.sidecar.fold_rows import Touched, exemplar, mark_attempts, observe, observe_commits, touch
+from mppobs.sidecar.fold_rows import (
+    Index,
+    Touched,
+    as_run,
+    exemplar,
+    mark_attempts,
+    observe,
+    observe_commits,
+    touch,
+    where,
+)
 from mppobs.sidecar.running import RunningJob
 from mppobs.sidecar.tables import COMMITTED, FAILED, LOST, MAX_ERRORS, PENDING
 
@@ -85,10 +95,11 @@ class AttemptFold:
         _count(group, attempts, totals)
         self._delays(group, now_ns)
         succeeded, deciding = touched.first_where(attempts.outcome == SUCCESS)
-        new = ~group.stage.table.succeeded[touched.rows[succeeded]]
-        succeeded, deciding = succeeded[new], deciding[new]
+        again = group.stage.table.succeeded[as_run(touched.rows[succeeded])]
+        if again.any():
+            succeeded, deciding = succeeded[~again], deciding[~again]
         self._cost(group, attempts, deciding)
-        self._shards(group, attempts, touched, succeeded, deciding)
+        _update(group, attempts, touched, succeeded, deciding)
         if not group.job.coordinated:
             self._decide(group, attempts, totals, touched.rows[succeeded], deciding, now_ns)
 
@@ -122,45 +133,45 @@ class AttemptFold:
             for count in counts:
                 count[CostKind.USEFUL] += total
 
-    def _shards(
-        self, group: Group, attempts: Attempts, touched: Touched, succeeded: Numbers, deciding: Numbers
-    ) -> None:
-        """Bring the shards of the attempts up to date."""
-        table, rows = group.stage.table, touched.rows
-        group.stage.recorded += mark_attempts(table, touched, attempts.number, dispatched=False)[1]
-        table.attempts[rows] = np.minimum(table.attempts[rows] + touched.counts, 0xFFFF)
-        start = attempts.start
-        if not (group.job.coordinated or touched.distinct):
-            start = _up_to(start, touched, succeeded, deciding)
-        earliest = start[touched.order]
-        if not touched.distinct:
-            earliest = np.minimum.reduceat(earliest, touched.starts)
-        before = table.first_start[rows]
-        earliest = np.minimum(earliest, np.where(before == 0, _NO_START, before))
-        table.first_start[rows] = np.where(table.state[rows] == PENDING, earliest, before)
-        shown = np.where(table.succeeded[rows], -1, touched.last)
-        judged = (table.state[rows] == FAILED) | (table.state[rows] == LOST)
-        open_, last = rows[~judged], touched.last[~judged]
-        table.last_outcome[open_] = attempts.outcome[last]
-        table.reason[open_] = group.batch.detail[last]
-        table.error[open_] = error_numbers(group.job, group.batch, group.batch.text()[last], last)
-        shown[succeeded] = deciding
-        table.succeeded[rows[succeeded]] = True
-        _show(group, attempts, rows[shown >= 0], shown[shown >= 0])
-
     def _decide(
         self, group: Group, attempts: Attempts, totals: StageTotals, rows: Numbers, deciding: Numbers, now_ns: int
     ) -> None:
         """Commit the shards that succeeded for the first time: a job without coordinator has no other sign."""
         table = group.stage.table
-        pending = table.state[rows] == PENDING
-        rows, deciding = rows[pending], deciding[pending]
-        table.state[rows] = COMMITTED
-        table.decided[rows] = attempts.start[deciding] + attempts.duration[deciding]
-        table.winner[rows] = attempts.number[deciding]
+        pending = table.state[as_run(rows)] == PENDING
+        if not pending.all():
+            rows, deciding = rows[pending], deciding[pending]
+        at, chosen = as_run(rows), as_run(deciding)
+        table.state[at] = COMMITTED
+        table.decided[at] = attempts.start[chosen] + attempts.duration[chosen]
+        table.winner[at] = attempts.number[chosen]
         group.stage.shards[ShardOutcome.COMMITTED] += len(rows)
         totals.shards[ShardOutcome.COMMITTED] += len(rows)
         observe_commits(group, totals, rows, deciding, now_ns)
+
+
+def _update(group: Group, attempts: Attempts, touched: Touched, succeeded: Numbers, deciding: Numbers) -> None:
+    """Bring the shards of attempts up to date; `deciding` are the first successes, of the rows at `succeeded`."""
+    table, at = group.stage.table, touched.at
+    group.stage.recorded += mark_attempts(table, touched, attempts.number, dispatched=False)[1]
+    table.attempts[at] = np.minimum(table.attempts[at] + touched.counts, 0xFFFF)
+    start = attempts.start
+    if not (group.job.coordinated or touched.distinct):
+        start = _up_to(start, touched, succeeded, deciding)
+    earliest = touched.by_row(start, np.minimum)
+    before, state = table.first_start[at], table.state[at]
+    earliest = np.minimum(earliest, np.where(before == 0, _NO_START, before))
+    table.first_start[at] = np.where(state == PENDING, earliest, before)
+    last = touched.last()
+    rows, newest = where((state != FAILED) & (state != LOST), touched.rows, last)
+    table.last_outcome[rows] = attempts.outcome[newest]
+    table.reason[rows] = group.batch.detail[newest]
+    table.error[rows] = error_numbers(group, newest)
+    shown = last.copy()
+    shown[succeeded] = deciding
+    rows, shown_at = where(~table.succeeded[at], touched.rows, shown)
+    _show(group, attempts, rows, shown_at)
+    table.succeeded[as_run(touched.rows[succeeded])] = True
 
 
 def _by_kind(attempts: Attempts, deciding: Numbers) -> Iterator[tuple[CostKind, Mask | slice]]:
@@ -227,7 +238,7 @@ def _up_to(start: Numbers, touched: Touched, succeeded: Numbers, deciding: Numbe
     return np.where(after, _NO_START, start)
 
 
-def _show(group: Group, attempts: Attempts, rows: Numbers, positions: Numbers) -> None:
+def _show(group: Group, attempts: Attempts, rows: Index, positions: Index) -> None:
     """Let attempts stand for their shards: who ran it, how long, and what went through."""
     table, batch = group.stage.table, group.batch
     table.wall[rows] = attempts.duration[positions]
@@ -255,15 +266,16 @@ def worker_number(job: RunningJob, worker: WorkerInfo) -> int:
     return number
 
 
-def error_numbers(job: RunningJob, batch: Batch, texts: Numbers, positions: Numbers) -> NDArray[np.uint8]:
-    """Return texts of records at some positions as numbers in a job's list of error types."""
+def error_numbers(group: Group, positions: Index) -> NDArray[np.uint8]:
+    """Return the error types of the records at some positions as numbers in their job's list."""
+    texts = group.batch.text()[positions]
     numbers = np.zeros(len(texts), np.uint8)
     named = np.flatnonzero(texts)
     if len(named):
-        codes = batch.source[positions[named]].astype(np.int64) << 32 | texts[named]
+        codes = group.batch.source[positions][named].astype(np.int64) << 32 | texts[named]
         for code in distinct(codes):
-            text = batch.sources[code >> 32].tables.text(code & 0xFFFFFFFF)
-            numbers[named[codes == code]] = _error_number(job, text)
+            text = group.batch.sources[code >> 32].tables.text(code & 0xFFFFFFFF)
+            numbers[named[codes == code]] = _error_number(group.job, text)
     return numbers
 
 

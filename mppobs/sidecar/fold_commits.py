@@ -15,7 +15,7 @@ from mppobs.sidecar.fold_attempts import error_numbers
 from mppobs.sidecar.fold_columns import Batch, Mask, Numbers, distinct, exact_sum
 from mppobs.sidecar.fold_groups import Group
 from mppobs.sidecar.fold_labels import Labels
-from mppobs.sidecar.fold_rows import mark_attempts, observe_commits, touch
+from mppobs.sidecar.fold_rows import as_run, mark_attempts, observe_commits, touch
 from mppobs.sidecar.running import RunningJob
 from mppobs.sidecar.tables import COMMITTED, PENDING
 
@@ -33,8 +33,8 @@ def fold_dispatches(group: Group) -> None:
     new, matched = mark_attempts(table, touched, group.batch.attempt, dispatched=True)
     group.stage.dispatched += new
     group.stage.recorded += matched
-    size = group.batch.value(5)[touched.last]
-    table.input[touched.rows] = np.where(size > 0, size, table.input[touched.rows])
+    at, size = touched.at, group.batch.value(5)[as_run(touched.last())]
+    table.input[at] = np.where(size > 0, size, table.input[at])
     if group.job.implicit:
         group.job.start_ns = min(group.job.start_ns, int(group.batch.value(3).min()))
 
@@ -43,22 +43,24 @@ def fold_commits(group: Group, labels: Labels, now_ns: int) -> int:
     """Fold decisions about shards; return how many came after the shard was decided, or split."""
     touched = touch(group)
     table, stage, batch = group.stage.table, group.stage, group.batch
-    first = touched.order[touched.starts]
-    pending = table.state[touched.rows] == PENDING
-    rows, first = touched.rows[pending], first[pending]
+    rows, first = touched.rows, touched.order[touched.starts]
+    pending = table.state[touched.at] == PENDING
+    if not pending.all():
+        rows, first = rows[pending], first[pending]
     if len(rows) == 0:
         return len(batch)
-    code = batch.code[first]
-    time, first_start = batch.value(3)[first], batch.value(4)[first]
-    table.state[rows] = code
-    table.decided[rows] = time
-    table.first_start[rows] = np.where(first_start > 0, first_start, table.first_start[rows])
-    table.winner[rows] = batch.attempt[first]
+    at, chosen = as_run(rows), as_run(first)
+    code = batch.code[chosen]
+    time, first_start = batch.value(3)[chosen], batch.value(4)[chosen]
+    table.state[at] = code
+    table.decided[at] = time
+    table.first_start[at] = np.where(first_start > 0, first_start, table.first_start[at])
+    table.winner[at] = batch.attempt[chosen]
     bad = code != COMMITTED
-    table.error[rows[bad]] = error_numbers(group.job, batch, batch.text()[first[bad]], first[bad])
+    table.error[rows[bad]] = error_numbers(group, first[bad])
     table.reason[rows[bad]] = batch.detail[first[bad]]
-    stage.output_bytes += exact_sum(batch.value(5)[first])
-    stage.output_rows += exact_sum(batch.value(6)[first])
+    stage.output_bytes += exact_sum(batch.value(5)[chosen])
+    stage.output_rows += exact_sum(batch.value(6)[chosen])
     stage.last_end_ns = max(stage.last_end_ns, int(time.max()))
     group.job.last_end_ns = max(group.job.last_end_ns, stage.last_end_ns)
     totals = labels.stage(stage.key)

@@ -102,8 +102,9 @@ class Homes:
 
     def _split(self, batch: Batch, group: NDArray[np.int32]) -> Iterator[Group]:
         """Yield the groups that have records, in the order of their first."""
-        if len(self._stages) == 1 and (group == 0).all():
-            yield Group(*self._stages[0], batch)
+        first = int(group[0])
+        if first >= 0 and (group == first).all():
+            yield Group(*self._stages[first], batch)
             return
         order = np.argsort(group.astype(np.int16) if len(self._stages) < 1 << 15 else group, kind="stable")
         edges = np.searchsorted(group[order], np.arange(len(self._stages) + 1))

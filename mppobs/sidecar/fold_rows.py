@@ -6,7 +6,7 @@ dispatches, attempts and commits have in common.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,12 @@ _SHIFT: Final = np.int64(24)
 """Bits of a packed number that hold a position in a batch."""
 _POSITION: Final = np.int64((1 << 24) - 1)
 
+Number = TypeVar("Number", bound=np.generic)
+
+
+Index: TypeAlias = slice | Numbers
+"""Rows or positions: all of a run as a slice, which copies nothing, or any as numbers."""
+
 
 @dataclass(frozen=True, slots=True)
 class Touched:
@@ -38,24 +44,57 @@ class Touched:
 
     @property
     def distinct(self) -> bool:
-        """Return whether every row has one record."""
+        """Return whether every row has one record; then `order` is that of the records."""
         return len(self.rows) == len(self.order)
 
     @property
+    def at(self) -> Index:
+        """Return all rows."""
+        return as_run(self.rows)
+
+    def first_where(self, mask: Mask) -> tuple[Numbers, Numbers]:
+        """Return which rows have a record that is meant, as places in `rows`, and the position of the first of each."""
+        if self.distinct:
+            found = np.flatnonzero(mask)
+            return found, found
+        found = np.flatnonzero(mask[self.order])
+        places = np.searchsorted(self.starts, found, side="right") - 1
+        new = np.ones(len(places), np.bool_)
+        new[1:] = places[1:] != places[:-1]
+        return places[new], self.order[found[new]]
+
     def last(self) -> Numbers:
         """Return the position of each row's last record."""
         last: Numbers = self.order if self.distinct else self.order[self.starts + self.counts - 1]
         return last
 
-    def first_where(self, mask: Mask) -> tuple[Numbers, Numbers]:
-        """Return which rows have a record that is meant, as places in `rows`, and the position of the first of each."""
-        found = np.flatnonzero(mask[self.order])
+    def by_row(self, column: NDArray[Number], combine: np.ufunc) -> NDArray[Number]:
+        """Return for each row what its records have in a column, combined."""
         if self.distinct:
-            return found, self.order[found]
-        places = np.searchsorted(self.starts, found, side="right") - 1
-        new = np.ones(len(places), np.bool_)
-        new[1:] = places[1:] != places[:-1]
-        return places[new], self.order[found[new]]
+            return column
+        combined: NDArray[Number] = combine.reduceat(column[self.order], self.starts)
+        return combined
+
+
+def as_run(numbers: Numbers) -> Index:
+    """
+    Return numbers as a slice where they are one run upwards, as rows are that came in order.
+
+    >>> as_run(np.array([4, 5, 6])), as_run(np.array([4, 6, 5])).tolist()
+    (slice(4, 7, None), [4, 6, 5])
+    """
+    if len(numbers) == 0 or numbers[-1] - numbers[0] != len(numbers) - 1:
+        return numbers
+    if (np.diff(numbers) != 1).any():
+        return numbers
+    return slice(int(numbers[0]), int(numbers[-1]) + 1)
+
+
+def where(mask: Mask, *numbers: Numbers) -> tuple[Index, ...]:
+    """Return of each list of numbers those that are meant: usually all."""
+    if mask.all():
+        return tuple(as_run(each) for each in numbers)
+    return tuple(each[mask] for each in numbers)
 
 
 def touch(group: Group) -> Touched:
@@ -85,25 +124,25 @@ def mark_attempts(table: ShardTable, touched: Touched, attempt: Numbers, *, disp
 
     Returns how many bits are new, and how many attempts now have both marks that had only one before.
     """
-    rows = touched.rows
+    at = touched.at
     bits = np.uint32(1) << np.minimum(attempt, MAX_BIT).astype(np.uint32)
-    news = bits[touched.order]
-    if not touched.distinct:
-        news = np.bitwise_or.reduceat(news, touched.starts)
     mine, other = (table.dispatched, table.own) if dispatched else (table.own, table.dispatched)
-    news &= ~mine[rows]
-    mine[rows] |= news
-    return int(np.bitwise_count(news).sum()), int(np.bitwise_count(news & other[rows]).sum())
+    before = mine[at]
+    news: NDArray[np.uint32] = touched.by_row(bits, np.bitwise_or) & ~before
+    mine[at] = before | news
+    return int(np.bitwise_count(news).sum()), int(np.bitwise_count(news & other[at]).sum())
 
 
 def observe_commits(group: Group, totals: StageTotals, rows: Numbers, positions: Numbers, now_ns: int) -> None:
     """Count the durations of newly committed shards: into the histogram and the sketch, with exemplars."""
     table = group.stage.table
-    known = table.first_start[rows] > 0
-    rows, positions = rows[known], positions[known]
+    known = table.first_start[as_run(rows)] > 0
+    if not known.all():
+        rows, positions = rows[known], positions[known]
     if len(rows) == 0:
         return
-    durations: NDArray[np.int64] = np.maximum(table.decided[rows] - table.first_start[rows], 0)
+    at = as_run(rows)
+    durations: NDArray[np.int64] = np.maximum(table.decided[at] - table.first_start[at], 0)
     totals.sketch.add(durations, now_ns)
     for bucket, place in observe(totals.durations, durations, positions):
         shard = str(group.stage.table.name_of(int(group.batch.keys[positions[place]])))

@@ -158,6 +158,10 @@ class ShardIndex:
         if len(keys) == 0:
             return
         self._direct = grown(self._direct, int(keys.max()) + 1, self.expected)
+        if (keys[1:] > keys[:-1]).all():
+            self._direct[keys] = np.arange(self.count + 1, self.count + len(keys) + 1, dtype=np.int32)
+            self.count += len(keys)
+            return
         marks = np.arange(1, len(keys) + 1, dtype=np.int32)
         self._direct[keys] = marks
         fresh = keys[self._direct[keys] == marks]
