@@ -26,7 +26,6 @@ _NO_COUNTS: Final = fmt.pair(0, 0)
 _NO_LINK: Final = fmt.link(0)
 _NO_CPU: Final = fmt.FLAG_NO_CPU << 24
 _HAS_DELAY: Final = fmt.FLAG_HAS_DELAY << 24
-_SPECULATIVE_SLOT: Final = 1 << 8
 _SUCCESS_CODE: Final = fmt.ATTEMPT_CODES[AttemptOutcome.SUCCESS]
 _LAST: Final = fmt.MAX_ATTEMPT
 
@@ -42,20 +41,19 @@ def start(
     attempt = Attempt()
     journal = binding.journal
     key = shard << 1 | 1 if type(shard) is int and 0 <= shard < _INTEGER_SHARDS else _named(journal, shard) << 1 | 1
-    flags = 0 if cpu else _NO_CPU
-    now = time_ns()
     identity, check = binding.identity, binding.check
+    flags = 0 if cpu else _NO_CPU
     if number or speculative:
         number = min(number, _LAST)
-        bits = number << 16 | (_SPECULATIVE_SLOT if speculative else 0)
+        bits = number << 16 | speculative << 8
         identity, check = identity ^ bits, check ^ bits
-        if speculative:
-            flags |= SPECULATIVE
+        flags |= speculative and SPECULATIVE
     place: Place | None
     try:
         place = journal.free_slots.pop()
     except IndexError:
         place = journal.take_slot()
+    now = time_ns()
     if place is None:
         attempt._link = _NO_LINK | number
     else:
@@ -67,13 +65,8 @@ def start(
         words[base] = identity
         attempt._link = place.link | number
     journal.last_context = binding.number
-    attempt._binding = binding
-    attempt._place = place
-    attempt.shard = shard
-    attempt.attempt = number
-    attempt._key = key
-    attempt._start = now + 1
-    attempt._extra = None
+    attempt._binding, attempt._place, attempt._extra = binding, place, None
+    attempt.shard, attempt.attempt, attempt._key, attempt._start = shard, number, key, now + 1
     attempt._rows = attempt._read = attempt._written = attempt._delay = 1
     attempt._faults = _NO_COUNTS
     if assigned_ns is not None:

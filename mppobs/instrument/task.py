@@ -77,7 +77,7 @@ def task(
 class _Task:
     """What the decorator knows of a function: its stage, and how a call's shard and attempt are found."""
 
-    __slots__ = ("attempt", "name", "own_stage", "shard", "stage", "suspending")
+    __slots__ = ("attempt", "name", "own_stage", "place", "shard", "stage", "suspending")
 
     def __init__(self, function: Any, stage: str | None, shard: Any, attempt: Any) -> None:
         qualname = getattr(function, "__qualname__", type(function).__qualname__)
@@ -85,6 +85,8 @@ class _Task:
         self.own_stage = stage is not None
         self.stage = stage or str(getattr(function, "__name__", type(function).__name__))
         self.shard = _resolver(function, shard)
+        self.place = _place(function, shard) if isinstance(shard, str) else None
+        """Where the shard is among the positional arguments, if it is: the hot path's short cut."""
         self.attempt = _resolver(function, attempt)
         self.suspending = kind_of(function) is not Kind.PLAIN
 
@@ -100,7 +102,13 @@ class _Task:
                 binding = RECORDER.bind(run, self, self.stage, self.name)
                 if binding is None:
                     return None
-            shard = None if self.shard is None else self.shard(args, kwargs)
+            place = self.place
+            if place is not None and place < len(args):
+                shard = args[place]
+            elif self.shard is not None:
+                shard = self.shard(args, kwargs)
+            else:
+                shard = None
             if shard is None:
                 shard = next(RECORDER.own_shards)
             number = 0 if self.attempt is None else self.attempt(args, kwargs) or 0
@@ -178,14 +186,18 @@ def _by_name(function: Any, name: str) -> Resolver:
     parameters = inspect.signature(function).parameters
     if name not in parameters:
         raise ConfigError(f"{function!r} has no argument {name!r}: {nearest(name, parameters)}")
-    parameter = parameters[name]
-    default = None if parameter.default is parameter.empty else parameter.default
-    positional = (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-    if parameter.kind not in positional:
-        return lambda args, kwargs: kwargs.get(name, default)
-    place = list(parameters).index(name)
+    default = parameters[name].default
+    otherwise = None if default is inspect.Parameter.empty else default
+    place = _place(function, name)
 
     def find(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return args[place] if place < len(args) else kwargs.get(name, default)
+        return args[place] if place is not None and place < len(args) else kwargs.get(name, otherwise)
 
     return find
+
+
+def _place(function: Any, name: str) -> int | None:
+    """Return where an argument is among the positional ones, `None` where it can only be given by name."""
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(function).parameters
+    return list(parameters).index(name) if parameters[name].kind in positional else None

@@ -93,7 +93,7 @@ def test_code_can_say_how_its_attempt_ends(captured: Captured) -> None:
         attempt.fail("BadRow")
     with mppobs.attempt(stage="s", shard=2) as attempt:
         attempt.superseded()
-    with pytest.raises(ValueError, match="x"), mppobs.attempt(stage="s", shard=3) as attempt:
+    with pytest.raises(ValueError, match="x"), mppobs.attempt(stage="s", shard=3) as attempt:  # noqa: PT012
         attempt.end_as(AttemptOutcome.ERROR, reason=Reason.STORAGE)
         raise ValueError("x")
 

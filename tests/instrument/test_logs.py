@@ -19,7 +19,7 @@ def stream() -> Iterator[tuple[logging.Logger, io.StringIO, logging.Handler]]:
     """Give a logger, what it writes, and its handler."""
     text = io.StringIO()
     handler = logging.StreamHandler(text)
-    logger = logging.Logger("user")
+    logger = logging.Logger("user")  # noqa: LOG001 - of this test's own
     logger.addHandler(handler)
     yield logger, text, handler
     handler.close()

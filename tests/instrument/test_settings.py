@@ -26,8 +26,8 @@ def test_every_variable_gives_its_setting() -> None:
     }  # fmt: skip
     assert set(environ) == set(VARIABLES)
     assert from_environment(environ) == Settings(
-        Path("/j"), False, "w", "n", "z", "m5", True, True, 4, "c", "t", "o", "p", "j", Tier.CRITICAL, RunKind.DRILL, "{}",
-        0.5, 1000,
+        Path("/j"), False, "w", "n", "z", "m5", True, True, 4, "c", "t", "o", "p", "j", Tier.CRITICAL, RunKind.DRILL,
+        "{}", 0.5, 1000,
     )  # fmt: skip
 
 

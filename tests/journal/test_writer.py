@@ -215,7 +215,9 @@ def test_names_are_forgotten_by_generations(writer: JournalWriter) -> None:
 def test_a_long_text_that_does_not_fit_goes_whole_into_the_next_segment(tmp_path: Path, writer: JournalWriter) -> None:
     """A text of several records is never split over two segments: the rest of the first is padded."""
     number = writer.context_id(CONTEXT)
-    free = (len(writer.segment() or b"") - (writer.segment() or pytest.fail()).tell()) // fmt.RECORD_BYTES
+    segment = writer.segment()
+    assert segment is not None
+    free = (len(segment) - segment.tell()) // fmt.RECORD_BYTES
     fill(writer, free - 2, number)
     writer.append(attempt(number, 1, "E" * 500))
 
@@ -391,7 +393,7 @@ def test_progress_is_kept_within_its_bounds(tmp_path: Path, writer: JournalWrite
 
 
 def test_slots_are_added_by_the_page_up_to_the_limit(tmp_path: Path, writer: JournalWriter) -> None:
-    """A process that runs thousands of attempts gets further pages; past the limit attempts go without and are counted."""
+    """Thousands of attempts at once get further pages; past the limit attempts go without and are counted."""
     places = [writer.begin(1, shard, start_ns=5) for shard in range(fmt.MAX_SLOTS + 10)]
 
     head = reader.scan(tmp_path)[0].head or Path()
