@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import MISSING, fields, replace
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -148,7 +148,7 @@ def capture(settings: Settings | None = None) -> Iterator[Captured]:
     with tempfile.TemporaryDirectory(prefix="mppobs-test-") as temporary:
         base = from_environment({}) if settings is None else settings
         captured = Captured(Path(temporary))
-        old = RECORDER.reset(replace(base, directory=captured.directory))
+        old = RECORDER.reset(base._replace(directory=captured.directory))
         try:
             yield captured
         finally:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from mppobs.model import Shard
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(NamedTuple):
     """What a platform says about a process. Empty texts and `None` where it says nothing."""
 
     job_id: str = ""
@@ -22,8 +20,7 @@ class Identity:
     """The platform that named the shard: a row of `PLATFORMS`, or `mppobs` for MPPOBS_SHARD."""
 
 
-@dataclass(frozen=True, slots=True)
-class Platform:
+class Platform(NamedTuple):
     """How one platform names things: a row of the table."""
 
     name: str

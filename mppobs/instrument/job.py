@@ -7,10 +7,9 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Token
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import ParamSpec, TypeVar, overload
+from typing import NamedTuple, ParamSpec, TypeVar, overload
 
 from mppobs.errors import ConfigError
 from mppobs.instrument import otel
@@ -28,8 +27,7 @@ R = TypeVar("R")
 DEFAULT_LEASE_SECONDS = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class JobSpec:
+class JobSpec(NamedTuple):
     """What `mppobs.job` was told. Empty and `None` for what the settings say."""
 
     pipeline: str | None

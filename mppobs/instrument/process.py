@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 _UNLIMITED: Final = 1 << 60
 """Limits from here on mean that there is none (cgroup v1 writes a huge number)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """What a process uses, in bytes and nanoseconds; 0 where the kernel does not say."""
 
     rss: int = 0

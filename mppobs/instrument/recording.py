@@ -33,11 +33,7 @@ _LAST: Final = fmt.MAX_ATTEMPT
 def start(
     binding: StageBinding, shard: Shard, number: int, speculative: bool, assigned_ns: int | None, cpu: bool
 ) -> Attempt:
-    """
-    Begin an attempt: show it in a slot, and remember when it began.
-
-    `cpu` says whether the thread's CPU time is the attempt's own.
-    """
+    """Begin an attempt: show it in a slot and note the clocks, that of the thread only where `cpu` says it is its own."""
     attempt = Attempt()
     journal = binding.journal
     key = shard << 1 | 1 if type(shard) is int and 0 <= shard < _INTEGER_SHARDS else _named(journal, shard) << 1 | 1
@@ -66,7 +62,8 @@ def start(
         attempt._link = place.link | number
     journal.last_context = binding.number
     attempt._binding, attempt._place, attempt._extra = binding, place, None
-    attempt.shard, attempt.attempt, attempt._key, attempt._start = shard, number, key, now + 1
+    attempt.shard, attempt.attempt = shard, number
+    attempt._key, attempt._start = key, now + 1
     attempt._rows = attempt._read = attempt._written = attempt._delay = 1
     attempt._faults = _NO_COUNTS
     if assigned_ns is not None:

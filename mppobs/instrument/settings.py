@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from mppobs.errors import ConfigError, nearest
 from mppobs.model import RunKind, Tier, WorkerInfo
@@ -18,8 +17,7 @@ _FOREIGN: Final = ("MPPOBS_SIDECAR_",)
 """Prefixes of variables that belong to other parts."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """How this process records. Frozen: `configure` makes another."""
 
     directory: Path
@@ -166,4 +164,4 @@ def changed(settings: Settings, values: Mapping[str, object]) -> Settings:
                 given[name] = check(given[name])
     except (TypeError, ValueError) as error:
         raise ConfigError(f"configure: {error}") from error
-    return replace(settings, **given)
+    return settings._replace(**given)
