@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, astuple, fields
+from dataclasses import asdict, astuple
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from mppobs.errors import JournalError
 from mppobs.model import (
     AttemptOutcome,
-    AttemptRecord,
     Context,
     CostKind,
     DropRecord,
@@ -37,7 +36,7 @@ from mppobs.sidecar.fold_control import Control
 from mppobs.sidecar.fold_jobs import EndedJob, JobBook
 from mppobs.sidecar.fold_journals import JournalState
 from mppobs.sidecar.fold_samples import Cgroup, SampleFold, Throttling
-from mppobs.sidecar.kept import KeptAttempt, KeptAttempts
+from mppobs.sidecar.kept import KeptAttempts, RawAttempt
 from mppobs.sidecar.running import JobStage, RunningJob
 from mppobs.sidecar.tables import ShardTable
 
@@ -205,12 +204,10 @@ def _load_kept(saved: Json) -> KeptAttempts:
     )
 
 
-def _attempt(kept: KeptAttempt) -> list[Any]:
-    return [kept.stage, kept.shard_key, astuple(kept.record), astuple(kept.worker)]
+def _attempt(kept: RawAttempt) -> list[Any]:
+    return [kept.stage, kept.words, kept.error_type, astuple(kept.worker)]
 
 
-def _load_attempt(saved: list[Any]) -> KeptAttempt:
-    stage, key, values, worker = saved
-    record = dict(zip((field.name for field in fields(AttemptRecord)), values, strict=True))
-    record |= {"outcome": AttemptOutcome(record["outcome"]), "reason": Reason(record["reason"])}
-    return KeptAttempt(stage, key, AttemptRecord(**record), WorkerInfo(*worker))
+def _load_attempt(saved: list[Any]) -> RawAttempt:
+    stage, words, error_type, worker = saved
+    return RawAttempt(stage, tuple(words), error_type, WorkerInfo(*worker))

@@ -156,13 +156,13 @@ def observe(histogram: Histogram, values_ns: Numbers, positions: Numbers) -> lis
     for bound in histogram.bounds:
         buckets += seconds > bound
     histogram.sum_ns += exact_sum(values_ns)
-    newest = []
     for bucket, count in enumerate(np.bincount(buckets).tolist()):
         histogram.counts[bucket] += count
-        if count:
-            mine = np.flatnonzero(buckets == bucket)
-            newest.append((bucket, int(mine[np.argmax(positions[mine])])))
-    return newest
+    in_order = isinstance(as_run(positions), slice)
+    places = np.arange(len(positions)) if in_order else np.argsort(positions)
+    newest = np.full(len(histogram.counts), -1, np.int64)
+    newest[buckets[places]] = places  # of several with the same bucket the last one stays
+    return [(bucket, place) for bucket, place in enumerate(newest.tolist()) if place >= 0]
 
 
 def exemplar(job: RunningJob, shard: str, value_ns: int, now_ns: int) -> Exemplar:
