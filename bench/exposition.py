@@ -80,9 +80,9 @@ def _samples(text: str) -> int:
 
 
 def _of_pipelines(text: str) -> int:
-    """Return the samples that a pipeline brings, without the gauges of single jobs and shards, which are capped."""
+    """Return the samples that a pipeline brings, without those of single jobs and shards, which are capped, and SLOs."""
     lines = (line for line in text.splitlines() if not line.startswith("#"))
-    return sum('pipeline="' in line and 'job_id="' not in line for line in lines)
+    return sum('pipeline="' in line and 'job_id="' not in line and 'slo="' not in line for line in lines)
 
 
 def _figure(name: str, value: float, unit: str, peer: float | None, most: float | None) -> dict[str, object]:

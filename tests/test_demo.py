@@ -44,6 +44,8 @@ NOT_FED: dict[str, str] = {
     "mppobs_ship_errors_total": "one machine: nothing is shipped",
     "mppobs_rejected_requests_total": "nobody asks for what is not allowed",
     "mppobs_series_folded_total": "two pipelines are far from the cap",
+    **dict.fromkeys((name for name in BY_NAME if name.startswith("mpp_slo_")), "the demo promises nothing"),
+    "mppobs_slo_reload_errors_total": "the demo promises nothing",
     "mppobs_spans_exported_total": "no tracing backend is configured",
     "mppobs_spans_dropped_total": "no tracing backend is configured",
 }

@@ -74,9 +74,10 @@ def _outcomes(enum: type[StrEnum], label: str = "outcome") -> tuple[tuple[str, t
 
 _PIPELINE: Final = ("cluster", "tenant", "pipeline")
 _STAGE: Final = (*_PIPELINE, "stage")
+_SLO: Final = ("slo",)
 
-JOB_BUCKETS: Final = exponential(1.0, 4.0, 9)
-"""1 s to 18 hours."""
+JOB_BUCKETS: Final = exponential(1.0, 5.0, 8)
+"""1 s to 21 hours."""
 QUEUE_BUCKETS: Final = exponential(0.25, 8.0, 5)
 """0.25 s to 17 minutes."""
 SHARD_BUCKETS: Final = exponential(0.05, 8.0, 6)
@@ -171,6 +172,26 @@ METRICS: Final[tuple[Metric, ...]] = (
            ("cluster", "state"), "", "+", values=(("state", ("idle", "busy", "draining")),)),
     Metric("mpp_workers_lost_total", Type.COUNTER, "Workers that died or vanished, by reason.",
            ("cluster", "reason"), "", "+", values=(("reason", ("worker_lost", "oom_killed", "node_lost", "preempted")),)),
+    Metric("mpp_pipeline_info", Type.GAUGE, "1 for each pipeline, with who owns it and its tier, for alerts to join.",
+           (*_PIPELINE, "owner", "tier"), "", "+"),
+    # promises
+    Metric("mpp_slo_events_total", Type.COUNTER, "Events of an SLO: finished jobs, decided shards, minutes or cents.",
+           _SLO, "", "+"),
+    Metric("mpp_slo_bad_events_total", Type.COUNTER, "Events of an SLO that broke its promise.", _SLO, "", "+"),
+    Metric("mpp_slo_objective_ratio", Type.GAUGE, "Share of events that must be good.", _SLO, "ratio", "+"),
+    Metric("mpp_slo_start_timestamp_seconds", Type.GAUGE, "When an SLO's present counting began, at 0.", _SLO, "seconds", "+"),
+    Metric("mpp_slo_period_seconds", Type.GAUGE, "Length of the period that an SLO's budget is for.", _SLO, "seconds", "+"),
+    Metric("mpp_slo_info", Type.GAUGE, "1 for each SLO, with whom and what it is about; `kind` is its indicator.",
+           ("slo", "owner", "tier", "tenant", "pipeline", "kind"), "", "+"),
+    Metric("mpp_slo_provisional_bad_events", Type.GAUGE, "Running jobs that are predicted to become bad events.", _SLO, "", "+"),
+    Metric("mpp_slo_latched", Type.GAUGE, "1 while the newest event was bad, of SLOs with too few events for a rate.",
+           _SLO, "", "+"),
+    Metric("mpp_slo_window_events", Type.GAUGE, "Events of an SLO in a window that reaches beyond what Prometheus keeps.",
+           ("slo", "window", "outcome"), "", "+", values=(("outcome", ("good", "bad")),)),
+    Metric("mpp_slo_budget_left_ratio", Type.GAUGE, "Share of the period's error budget that is left; negative where overspent.",
+           _SLO, "ratio", "+"),
+    Metric("mpp_slo_revision", Type.GAUGE, "How often it was changed what an SLO's events are; each change counts anew.",
+           _SLO, "", "+"),
     # the tool itself
     Metric("mppobs_build_info", Type.GAUGE, "1, with the version as a label value.", ("kind",)),
     Metric("mppobs_records_total", Type.COUNTER, "Journal records folded, by kind.", ("kind",)),
@@ -195,6 +216,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("mppobs_spans_dropped_total", Type.COUNTER, "Spans not exported, by reason.",
            ("reason",), values=(("reason", ("sampled", "cap", "export")),)),
     Metric("mppobs_archived_shards_total", Type.COUNTER, "Shard records written to the archive."),
+    Metric("mppobs_slo_reload_errors_total", Type.COUNTER, "Changed SLO files that were refused; the SLOs before stay in force."),
     Metric("mppobs_scrape_seconds", Type.GAUGE, "How long the exposition before this one took to render.", (), "seconds"),
 )  # fmt: skip
 

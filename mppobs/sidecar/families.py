@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from mppobs.catalog.metrics import OTHER, QUANTILES
 from mppobs.sidecar.aggregates import Histogram, PipelineTotals, StageKey, StageTotals, Summary
-from mppobs.sidecar.view import LivePipeline, LiveRun, ToolFigures, View
+from mppobs.sidecar.view import LivePipeline, LiveRun, SloFigures, ToolFigures, View
 from mppobs.version import __version__
 
 Counts = Mapping[Any, float]
@@ -24,6 +24,7 @@ Labels = tuple[str, ...]
 
 _MEDIAN: Final = QUANTILES.index("0.5")
 _P99: Final = QUANTILES.index("0.99")
+_DAY_NS: Final = 86_400 * 10**9
 
 
 class Moment:
@@ -147,6 +148,37 @@ def _journals(moment: Moment) -> Iterator[tuple[Labels, Figure]]:
     yield (), moment.view.live.journals
 
 
+def _pipeline_info(moment: Moment) -> Iterator[tuple[Labels, Figure]]:
+    for key, totals in moment.view.pipelines.items():
+        yield (*key, totals.owner, str(totals.tier)), 1
+
+
+def _slos(read: Callable[[SloFigures], Figure], *further: Callable[[SloFigures], str]) -> Family:
+    """Return a family with one figure for each SLO; what `further` reads are labels too."""
+
+    def family(moment: Moment) -> Iterator[tuple[Labels, Figure]]:
+        for each in moment.view.slos:
+            yield (each.slo.full_name, *(label(each) for label in further)), read(each)
+
+    return family
+
+
+def _slo_windows(moment: Moment) -> Iterator[tuple[Labels, Figure]]:
+    for each in moment.view.slos:
+        for window, counts in each.windows.items():
+            yield (each.slo.full_name, window), {"good": counts.total - counts.bad, "bad": counts.bad}
+
+
+_slo_info: Final = _slos(
+    lambda _each: 1,
+    lambda each: each.slo.owner,
+    lambda each: str(each.slo.tier),
+    lambda each: each.slo.tenant,
+    lambda each: each.slo.pipeline,
+    lambda each: str(each.slo.indicator),
+)
+
+
 def _build(_moment: Moment) -> Iterator[tuple[Labels, Figure]]:
     yield (__version__,), 1
 
@@ -189,6 +221,18 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "mpp_storage_throttled_requests_total": _pipelines(lambda totals: totals.storage_throttled),
     "mpp_workers_current": _workers,
     "mpp_workers_lost_total": _workers_lost,
+    "mpp_pipeline_info": _pipeline_info,
+    "mpp_slo_events_total": _slos(lambda each: each.counts.total),
+    "mpp_slo_bad_events_total": _slos(lambda each: each.counts.bad),
+    "mpp_slo_objective_ratio": _slos(lambda each: float(each.slo.objective)),
+    "mpp_slo_start_timestamp_seconds": _slos(lambda each: each.start_ns),
+    "mpp_slo_period_seconds": _slos(lambda each: each.slo.period_days * _DAY_NS),
+    "mpp_slo_info": _slo_info,
+    "mpp_slo_provisional_bad_events": _slos(lambda each: each.provisional),
+    "mpp_slo_latched": _slos(lambda each: None if each.latched is None else int(each.latched)),
+    "mpp_slo_window_events": _slo_windows,
+    "mpp_slo_budget_left_ratio": _slos(lambda each: float(each.budget_left)),
+    "mpp_slo_revision": _slos(lambda each: each.revision),
     "mppobs_build_info": _build,
     "mppobs_records_total": _own("records"),
     "mppobs_records_dropped_total": _own("dropped"),
@@ -207,6 +251,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "mppobs_spans_exported_total": _tool(lambda tool: tool.spans_exported),
     "mppobs_spans_dropped_total": _tool(lambda tool: tool.spans_dropped),
     "mppobs_archived_shards_total": _tool(lambda tool: tool.archived_shards),
+    "mppobs_slo_reload_errors_total": _tool(lambda tool: tool.slo_reload_errors),
     "mppobs_scrape_seconds": _tool(lambda tool: tool.scrape_seconds),
 }
 """By metric name; exactly the metrics of the catalogue."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 from mppobs.model import JobKey, Shard, StragglerCause, Tier
 from mppobs.sidecar.aggregates import (
@@ -19,6 +20,7 @@ from mppobs.sidecar.aggregates import (
     StageKey,
     StageTotals,
 )
+from mppobs.slo.model import Counts, Slo
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,23 @@ class Live:
 
 
 @dataclass(frozen=True, slots=True)
+class SloFigures:
+    """How an SLO stands, as committed; `mppobs.slo.evaluate` says what each figure means."""
+
+    slo: Slo
+    revision: int
+    start_ns: int
+    counts: Counts
+    latched: bool | None
+    """Whether its newest event was bad; `None` where it has events enough for a rate."""
+    budget_left: Fraction
+    windows: Mapping[str, Counts] = field(default_factory=dict)
+    """Those that reach beyond what Prometheus keeps, by name."""
+    provisional: int = 0
+    """Running jobs that are predicted to become bad events."""
+
+
+@dataclass(frozen=True, slots=True)
 class ToolFigures:
     """What the sidecar counts of itself outside the fold."""
 
@@ -121,6 +140,7 @@ class ToolFigures:
     spans_exported: int = 0
     spans_dropped: Mapping[str, int] = field(default_factory=dict)
     archived_shards: int = 0
+    slo_reload_errors: int = 0
     scrape_seconds: float | None = None
     """How long the exposition before this one took; the renderer fills it in."""
 
@@ -134,6 +154,7 @@ class View:
     clusters: Mapping[str, ClusterTotals] = field(default_factory=dict)
     own: SelfTotals = field(default_factory=SelfTotals)
     live: Live = field(default_factory=Live)
+    slos: Sequence[SloFigures] = ()
     tool: ToolFigures = field(default_factory=ToolFigures)
     agent: bool = False
     """Whether only the tool's own metrics are shown: an agent computes no others."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 
 from mppobs.model import AttemptOutcome, CostKind, JobKey, JobOutcome, ShardOutcome, StragglerCause, Tier
@@ -15,7 +17,8 @@ from mppobs.sidecar.aggregates import (
     StageKey,
     StageTotals,
 )  # fmt: skip
-from mppobs.sidecar.view import Live, LiveAttempt, LivePipeline, LiveRun, LiveStraggler, ToolFigures, View
+from mppobs.sidecar.view import Live, LiveAttempt, LivePipeline, LiveRun, LiveStraggler, SloFigures, ToolFigures, View
+from mppobs.slo.model import Counts, IndicatorKind, Slo
 
 NOW = 1_700_000_000_000_000_000
 SECOND = 1_000_000_000
@@ -26,15 +29,22 @@ def full_view(pipelines: int, stages: int = 3) -> View:
     keys = [PipelineKey("default", "default", f"pipeline-{number}") for number in range(pipelines)]
     stage_keys = [StageKey(*key, f"stage-{number}") for key in keys for number in range(stages)]
     own = SelfTotals({"attempt": 9}, {"attempt": 1}, {"attempt": 2}, {"text": 1}, {"mpp_shards_total": 1})
-    tool = ToolFigures(1.5, 2 * SECOND, 7, 100, 200, 3, {"token": 1}, 10, {"sampled": 4, "cap": 0, "export": 1}, 6)
+    tool = ToolFigures(1.5, 2 * SECOND, 7, 100, 200, 3, {"token": 1}, 10, {"sampled": 4, "cap": 0, "export": 1}, 6, 1)
     return View(
         pipelines={key: _pipeline(key) for key in keys},
         stages={key: _stage(key) for key in stage_keys},
         clusters={"default": ClusterTotals("default", {"worker_lost": 2})},
         own=own,
         live=_live(keys),
+        slos=[_slo(key) for key in keys[:2]],
         tool=tool,
     )
+
+
+def _slo(key: PipelineKey) -> SloFigures:
+    slo = Slo("team", key.pipeline, IndicatorKind.ON_TIME, Fraction(95, 100), 30, key.pipeline, "default", owner="data")
+    windows = {"30d": Counts(40, 1)}
+    return SloFigures(slo, 1, NOW - 3600 * SECOND, Counts(50, 2), True, Fraction(1, 2), windows, 1)
 
 
 def _fill(histogram: Histogram) -> None:
