@@ -185,7 +185,7 @@ class Scheduler:
         blame = policies.blame_for(outcome, event.reason)
         counts = stage.counts[blame]
         counts[shard] += 1
-        if stage.closed or next(self._copies(stage, shard), None) is not None:
+        if stage.closed:
             return
         if outcome is AttemptOutcome.TIMEOUT:
             # A worker that had to be killed for it looks lost; the attempt was late first.
@@ -300,7 +300,7 @@ class Scheduler:
         stage, shard, number = running.stage, running.attempt.shard, running.attempt.number
         if stage.numbers[shard] == number + 1:
             stage.numbers[shard] = number
-        if stage.status[shard] == UNDECIDED and next(self._copies(stage, shard), None) is None:
+        if stage.status[shard] == UNDECIDED:
             stage.again.appendleft(shard)
             self._list(stage)
         self._end_if_over(stage.job)
