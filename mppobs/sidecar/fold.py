@@ -70,6 +70,7 @@ from mppobs.sidecar.running import DecidedJob, RunningJob
 from mppobs.sidecar.tables import ShardTable
 
 _REASONS: Final = {code: reason for reason, code in REASON_CODES.items()}
+_CONTROL: Final = frozenset(Kind) - {*DATA, Kind.PAD}
 _ORPHANED: Final = np.uint64(JOB_EVENT_CODES[JobEvent.ORPHANED])
 
 
@@ -219,9 +220,10 @@ class Fold:
         names, bad = take_shard_names(source)
         self._count("malformed", bad)
         self._labels.folded("text", int(np.count_nonzero(names)) - bad)
-        unknown = (source.kinds == 0) | (source.kinds > max(Kind))
-        self._count("unknown_kind", int(np.count_nonzero(unknown)))
-        rest = ~(names | unknown | np.isin(source.kinds, (*DATA, Kind.PAD)))
+        if source.has - set(Kind):
+            self._count("unknown_kind", int(np.count_nonzero(~np.isin(source.kinds, tuple(Kind)))))
+        mine = [source.kinds == kind for kind in source.has & _CONTROL]
+        rest = np.logical_or.reduce([*mine, np.zeros(len(names), np.bool_)]) & ~names
         end = 0
         for row in np.flatnonzero(rest).tolist():
             if row < end:
@@ -356,5 +358,7 @@ def _by_journal(sources: Sequence[Source]) -> list[int]:
 
 
 def _tells_of_death(source: Source) -> bool:
+    if Kind.JOB not in source.has:
+        return False
     jobs = source.words[source.kinds == Kind.JOB, 0]
     return bool(((jobs >> np.uint64(8) & np.uint64(0xFF)) == _ORPHANED).any())

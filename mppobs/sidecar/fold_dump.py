@@ -6,11 +6,11 @@ A part is JSON with, for jobs, the columns of their shards behind it. No pickle.
 
 from __future__ import annotations
 
-import io
 import json
+import struct
 from collections.abc import Mapping
 from dataclasses import asdict, astuple
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,8 @@ from mppobs.sidecar.tables import ShardTable
 
 Json = dict[str, Any]
 
-_VERSION = 1
+_VERSION: Final = 1
+_LENGTH: Final = struct.Struct("<Q")
 
 
 def dump(
@@ -85,7 +86,7 @@ def load(
         for name in sorted(parts):
             if name.startswith("job-"):
                 book.add(_load_job(parts[name]))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, struct.error) as error:
         raise JournalError(f"not a checkpoint: {error!r}") from error
 
 
@@ -143,32 +144,51 @@ def _dump_job(job: RunningJob) -> bytes:
             for stage in job.stages.values()
         ],
     }
-    columns: dict[str, NDArray[Any]] = {"head": np.frombuffer(json.dumps(head).encode(), np.uint8)}
-    for number, stage in enumerate(job.stages.values()):
-        columns.update({f"{number}.{name}": column for name, column in stage.table.dump().items()})
-    out = io.BytesIO()
-    np.savez(out, allow_pickle=False, **columns)
-    return out.getvalue()
+    tables = {
+        f"{number}.{name}": column
+        for number, stage in enumerate(job.stages.values())
+        for name, column in stage.table.dump().items()
+    }
+    return _pack(head, tables)
 
 
 def _load_job(data: bytes) -> RunningJob:
     """Return the job that `_dump_job` packed."""
-    with np.load(io.BytesIO(data), allow_pickle=False) as columns:
-        head: Json = json.loads(columns["head"].tobytes())
-        job = RunningJob(JobKey(*head["key"]), _context(head["context"]), PipelineKey(*head["pipeline"]), 0)
-        for name in _JOB_PLAIN:
-            setattr(job, name, head[name])
-        job.outcome = JobOutcome(head["outcome"]) if head["outcome"] else None
-        job.reason = Reason(head["reason"])
-        job.cost_pusd = {CostKind(kind): cost for kind, cost in head["cost_pusd"].items()}
-        job.heartbeat = HeartbeatRecord(*head["heartbeat"]) if head["heartbeat"] else None
-        job.workers = [WorkerInfo(*worker) for worker in head["workers"]]
-        job.unexplained = {(each[0], each[1], each[2], each[3]): (each[4], each[5]) for each in head["unexplained"]}
-        job.kept = _load_kept(head["kept"])
-        for number, saved in enumerate(head["stages"]):
-            mine = {name.partition(".")[2]: columns[name] for name in columns.files if name.startswith(f"{number}.")}
-            job.stages[saved["name"]] = _load_stage(saved, ShardTable.load(mine))
+    head, columns = _unpack(data)
+    job = RunningJob(JobKey(*head["key"]), _context(head["context"]), PipelineKey(*head["pipeline"]), 0)
+    for name in _JOB_PLAIN:
+        setattr(job, name, head[name])
+    job.outcome = JobOutcome(head["outcome"]) if head["outcome"] else None
+    job.reason = Reason(head["reason"])
+    job.cost_pusd = {CostKind(kind): cost for kind, cost in head["cost_pusd"].items()}
+    job.heartbeat = HeartbeatRecord(*head["heartbeat"]) if head["heartbeat"] else None
+    job.workers = [WorkerInfo(*worker) for worker in head["workers"]]
+    job.unexplained = {(each[0], each[1], each[2], each[3]): (each[4], each[5]) for each in head["unexplained"]}
+    job.kept = _load_kept(head["kept"])
+    for number, saved in enumerate(head["stages"]):
+        mine = {name.partition(".")[2]: column for name, column in columns.items() if name.startswith(f"{number}.")}
+        job.stages[saved["name"]] = _load_stage(saved, ShardTable.load(mine))
     return job
+
+
+def _pack(head: Json, columns: Mapping[str, NDArray[Any]]) -> bytes:
+    """Return JSON and columns in one: the length of the JSON, the JSON, and the bytes of each column in turn."""
+    described = [[name, column.dtype.str, len(column)] for name, column in columns.items()]
+    text = json.dumps({**head, "columns": described}).encode()
+    return b"".join(
+        [_LENGTH.pack(len(text)), text, *(np.ascontiguousarray(column).data for column in columns.values())]
+    )
+
+
+def _unpack(data: bytes) -> tuple[Json, dict[str, NDArray[Any]]]:
+    """Return what `_pack` packed; the columns can be written to. Raises `ValueError` where bytes are missing."""
+    at = _LENGTH.size + _LENGTH.unpack_from(data)[0]
+    head: Json = json.loads(data[_LENGTH.size : at])
+    columns = {}
+    for name, dtype, count in head["columns"]:
+        columns[name] = np.frombuffer(data, np.dtype(dtype), count, at).copy()
+        at += columns[name].nbytes
+    return head, columns
 
 
 def _load_stage(saved: Json, table: ShardTable) -> JobStage:

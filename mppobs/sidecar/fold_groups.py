@@ -114,8 +114,8 @@ class Homes:
 
 def _used(batch: Batch, size: int) -> list[int]:
     """Return the contexts that have records, in the order of their first: that does not depend on blocks."""
-    if size == 1:
-        return [0]
+    if (batch.slot == batch.slot[0]).all():
+        return [int(batch.slot[0])]
     first = np.full(size, len(batch), np.int64)
     first[batch.slot[::-1]] = np.arange(len(batch) - 1, -1, -1)
     order = np.argsort(first)

@@ -11,13 +11,13 @@ from typing import Final, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mppobs.model import trace_id
 from mppobs.sidecar.aggregates import Exemplar, Histogram, StageTotals
 from mppobs.sidecar.fold_columns import Mask, Numbers, exact_sum
 from mppobs.sidecar.fold_groups import Group
 from mppobs.sidecar.fold_names import name_rows
 from mppobs.sidecar.running import RunningJob
 from mppobs.sidecar.tables import MAX_BIT, ShardTable
+from mppobs.trace_ids import trace_id
 
 _SHIFT: Final = np.int64(24)
 """Bits of a packed number that hold a position in a batch."""
@@ -41,16 +41,13 @@ class Touched:
     """Where in `order` the records of each row begin."""
     counts: Numbers
     """How many records each row has."""
+    at: Index
+    """All rows."""
 
     @property
     def distinct(self) -> bool:
         """Return whether every row has one record; then `order` is that of the records."""
         return len(self.rows) == len(self.order)
-
-    @property
-    def at(self) -> Index:
-        """Return all rows."""
-        return as_run(self.rows)
 
     def first_where(self, mask: Mask) -> tuple[Numbers, Numbers]:
         """Return which rows have a record that is meant, as places in `rows`, and the position of the first of each."""
@@ -85,7 +82,7 @@ def as_run(numbers: Numbers) -> Index:
     """
     if len(numbers) == 0 or numbers[-1] - numbers[0] != len(numbers) - 1:
         return numbers
-    if (np.diff(numbers) != 1).any():
+    if not (numbers[1:] > numbers[:-1]).all():
         return numbers
     return slice(int(numbers[0]), int(numbers[-1]) + 1)
 
@@ -106,7 +103,7 @@ def touch(group: Group) -> Touched:
         name_rows(table, keys, rows, missing, ((sources[source], run) for source, run in group.batch.runs()))
     places = np.arange(len(rows))
     if table.are_distinct(rows):
-        return Touched(rows, places, places, np.ones(len(rows), np.int64))
+        return Touched(rows, places, places, np.ones(len(rows), np.int64), as_run(rows))
     packed = rows << _SHIFT
     packed |= places
     packed.sort()
@@ -115,7 +112,8 @@ def touch(group: Group) -> Touched:
     edges = np.ones(len(packed), np.bool_)
     edges[1:] = packed[1:] != packed[:-1]
     starts = np.flatnonzero(edges)
-    return Touched(packed[starts], order, starts, np.diff(starts, append=len(packed)))
+    rows = packed[starts]
+    return Touched(rows, order, starts, np.diff(starts, append=len(packed)), as_run(rows))
 
 
 def mark_attempts(table: ShardTable, touched: Touched, attempt: Numbers, *, dispatched: bool) -> tuple[int, int]:

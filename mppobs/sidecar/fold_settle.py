@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mppobs.journal.format import ATTEMPT_CODES, REASON_CODES
-from mppobs.model import AttemptOutcome, JobOutcome, Reason, ShardOutcome, trace_id
+from mppobs.model import AttemptOutcome, JobOutcome, Reason, ShardOutcome
 from mppobs.sidecar.aggregates import Exemplar, PipelineTotals
 from mppobs.sidecar.fold_labels import Labels
 from mppobs.sidecar.running import DecidedJob, JobStage, RunningJob
 from mppobs.sidecar.tables import FAILED, LOST, PENDING
+from mppobs.trace_ids import trace_id
 
 _WORK_FAILED: Final = (ATTEMPT_CODES[AttemptOutcome.FAILURE], ATTEMPT_CODES[AttemptOutcome.TIMEOUT])
 _NODE_LOST: Final = REASON_CODES[Reason.NODE_LOST]

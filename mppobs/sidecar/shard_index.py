@@ -219,13 +219,13 @@ class ShardIndex:
 
 def grown(column: NDArray[Number], size: int, expected: int = 0) -> NDArray[Number]:
     """
-    Return the column with room for `size` values: itself, or one half as large again or as expected, the rest zero.
+    Return the column with room for `size` values: itself, or one twice as large or as expected, the rest zero.
 
     Zeros that nobody has touched take no memory, so the spare room costs nothing until it is used.
     """
     if size <= len(column):
         return column
-    larger = np.zeros(max(size, len(column) * 3 // 2, expected, 16), column.dtype)
+    larger = np.zeros(max(size, 2 * len(column), expected, 16), column.dtype)
     larger[: len(column)] = column
     return larger
 

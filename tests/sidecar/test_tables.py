@@ -98,7 +98,7 @@ def test_the_columns_alone_leave_room_for_the_index() -> None:
 
 
 def test_growing_keeps_what_is_there() -> None:
-    """A column grows by half, or to what is expected, and the new part is zero."""
+    """A column doubles, or grows to what is expected, and the new part is zero."""
     column = np.arange(100)
     larger = grown(column, 101, expected=500)
     assert len(larger) == 500
