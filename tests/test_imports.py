@@ -17,23 +17,24 @@ BASE = {"model", "errors", "clock", "units", "version", "yamlfile"}
 
 ALLOWED: dict[str, set[str]] = {
     **dict.fromkeys(BASE, BASE),
+    "trace_ids": {"model"},
     "__init__": {"instrument", "model", "errors", "version"},
     "catalog": {"model"},
     "journal": {"model", "errors", "clock"},
-    "instrument": {"journal", "model", "errors", "clock", "catalog"},
+    "instrument": {"journal", "model", "errors", "clock", "catalog", "trace_ids"},
     "testing": {"instrument", "journal", "model", "errors", "clock"},
     "cost": {"model", "catalog", "units", "errors", "yamlfile"},
     "diagnose": {"model", "catalog", "units"},
     "slo": {"model", "catalog", "units", "errors", "yamlfile"},
     "render": {"slo", "model", "catalog", "units", "errors", "yamlfile", "version"},
     "executor": {"journal", "instrument", "model", "errors", "clock"},
-    "sidecar": {"journal", "catalog", "cost", "diagnose", *BASE},
+    "sidecar": {"journal", "catalog", "cost", "diagnose", "slo", "trace_ids", *BASE},
     "workloads": {"executor", "instrument", "model", "errors"},
 }
 """The parts that a part may import beside itself. `cli` may import everything; any other part must be listed."""
 
 THIRD_PARTY: dict[str, set[str]] = {
-    **{part: set() for part in BASE - {"yamlfile"}},
+    **{part: set() for part in (BASE | {"trace_ids"}) - {"yamlfile"}},
     "yamlfile": {"yaml"},
     "__init__": set(),
     "catalog": set(),

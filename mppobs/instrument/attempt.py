@@ -14,13 +14,8 @@ from mppobs.instrument.recorder import RECORDER
 from mppobs.instrument.run import StageBinding
 from mppobs.journal import format as fmt
 from mppobs.journal.slots import Place
-from mppobs.model import (
-    AttemptOutcome,
-    DetailKind,
-    Reason,
-    Shard,
-    span_id,
-)
+from mppobs.model import AttemptOutcome, DetailKind, Reason, Shard
+from mppobs.trace_ids import span_id
 
 MAX_KINDS: Final = 16
 """How many kinds of one trouble an attempt may name; further ones count as `other`."""

@@ -9,7 +9,8 @@ from mppobs.journal import format as fmt
 from mppobs.journal.format import Kind
 from mppobs.journal.interning import ContextHandle
 from mppobs.journal.writer import JournalWriter
-from mppobs.model import AttemptOutcome, Context, Shard, trace_id
+from mppobs.model import AttemptOutcome, Context, Shard
+from mppobs.trace_ids import trace_id
 
 _SUCCESS: Final = fmt.ATTEMPT_CODES[AttemptOutcome.SUCCESS]
 

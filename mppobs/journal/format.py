@@ -16,7 +16,16 @@ from enum import IntEnum
 from typing import Final
 
 from mppobs.model import (
-    AttemptOutcome, DetailKind, JobEvent, JobOutcome, Reason, RunKind, Shard, ShardOutcome, Tier, WorkerEvent,
+    AttemptOutcome,
+    DetailKind,
+    JobEvent,
+    JobOutcome,
+    Reason,
+    RunKind,
+    Shard,
+    ShardOutcome,
+    Tier,
+    WorkerEvent,
 )  # fmt: skip
 
 VERSION: Final = 1

@@ -13,10 +13,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from mppobs.model import AttemptOutcome, Context, JobOutcome, Reason, Shard, ShardOutcome, span_id, trace_id
+from mppobs.model import AttemptOutcome, Context, JobOutcome, Reason, Shard, ShardOutcome
 from mppobs.sidecar.running import DecidedJob, JobStage
 from mppobs.sidecar.span_choice import Chosen, SpanSettings, choose
 from mppobs.sidecar.tables import COMMITTED, FAILED, LOST, SPLIT
+from mppobs.trace_ids import span_id, trace_id
 
 Attributes = dict[str, str | int | float | bool]
 

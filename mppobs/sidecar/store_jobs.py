@@ -14,8 +14,9 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 from mppobs.errors import ConfigError
-from mppobs.model import AttemptOutcome, CostKind, JobKey, JobOutcome, Reason, RunKind, ShardOutcome, Tier, trace_id
+from mppobs.model import AttemptOutcome, CostKind, JobKey, JobOutcome, Reason, RunKind, ShardOutcome, Tier
 from mppobs.sidecar.fold_jobs import EndedJob
+from mppobs.trace_ids import trace_id
 
 MAX_PAGE = 1000
 """The largest page that a query may ask for."""

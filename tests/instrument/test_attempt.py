@@ -9,8 +9,9 @@ import pytest
 import mppobs
 from mppobs.instrument.recorder import RECORDER
 from mppobs.journal.reader import read_slots, scan
-from mppobs.model import AttemptOutcome, JobKey, Reason, Slot, span_id, trace_id
+from mppobs.model import AttemptOutcome, JobKey, Reason, Slot
 from mppobs.testing import Captured
+from mppobs.trace_ids import span_id, trace_id
 
 
 def slots(captured: Captured) -> list[Slot]:

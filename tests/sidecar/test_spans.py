@@ -16,22 +16,14 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter as Backend
 from opentelemetry.sdk.trace.export import SpanExportResult
 
-from mppobs.model import (
-    AttemptOutcome,
-    CommitRecord,
-    DispatchRecord,
-    JobOutcome,
-    Reason,
-    ShardOutcome,
-    span_id,
-    trace_id,
-)
+from mppobs.model import AttemptOutcome, CommitRecord, DispatchRecord, JobOutcome, Reason, ShardOutcome
 from mppobs.sidecar.fold_labels import FoldSettings
 from mppobs.sidecar.kept import KeepSettings
 from mppobs.sidecar.running import DecidedJob
 from mppobs.sidecar.span_choice import SpanSettings, slow_threshold
 from mppobs.sidecar.span_tree import SpanTree, grow, incoming
 from mppobs.sidecar.spans import SpanExporter, otlp_backend
+from mppobs.trace_ids import span_id, trace_id
 from tests.sidecar.journals import NOW, SECOND
 from tests.sidecar.scenario import BEGAN, PARENT, Scenario
 
