@@ -6,6 +6,7 @@ import os
 import pickle
 import signal
 from collections.abc import Iterator
+from contextvars import copy_context
 from dataclasses import replace
 from multiprocessing.connection import Pipe
 from pathlib import Path
@@ -146,7 +147,8 @@ class Wires:
     def run(self, captured: Captured) -> list[tuple[Any, ...]]:
         """Run the worker to its end; return what it said."""
         setup = worker.WorkerSetup({"directory": captured.directory, "worker": "w"})
-        worker.main(setup, self.orders_in, self.results_out, self.stops_in)
+        # In a context of its own, as in a process of its own: a worker stays in the job that it attached to.
+        copy_context().run(worker.main, setup, self.orders_in, self.results_out, self.stops_in)
         self.results_out.close()
         inbox, said = Inbox(self.results.fileno()), []
         while not inbox.closed:
