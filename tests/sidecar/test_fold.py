@@ -142,6 +142,20 @@ def test_an_unknown_incarnation_begins_a_job_only_after_the_last_one_ended() -> 
     assert story.fold.own.late == {"attempt": 1}
 
 
+def test_the_run_that_ended_last_closes_the_door() -> None:
+    """Whichever run is judged last, what an unknown incarnation did before the latest end is late."""
+    story = Story()
+    runs = [replace(JOB, incarnation=NOW + number) for number in range(2)]
+    for run, end in zip(runs, (NOW + 50 * SECOND, NOW + 20 * SECOND), strict=True):
+        story.job(JobEvent.START, run)
+        story.job(JobEvent.END, run, outcome=JobOutcome.SUCCESS, time_ns=end)
+        story.job(JobEvent.SETTLED, run)
+        story.fold_round(30)
+    story.attempt(1, context=replace(MAP, incarnation=0), start_ns=NOW + 40 * SECOND)
+    story.fold_round()
+    assert story.fold.own.late == {"attempt": 1}
+
+
 def test_a_start_adopts_a_job_that_was_opened_without_incarnation() -> None:
     """Workers whose records came before the coordinator's belong to its job."""
     story = Story()
