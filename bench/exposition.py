@@ -80,7 +80,7 @@ def _samples(text: str) -> int:
 
 
 def _of_pipelines(text: str) -> int:
-    """Return the samples that a pipeline brings, without those of SLOs, and of single jobs and shards, which are few."""
+    """Return the samples that a pipeline brings, without those of SLOs, and of single jobs and shards."""
     lines = (line for line in text.splitlines() if not line.startswith("#"))
     return sum('pipeline="' in line and 'job_id="' not in line and 'slo="' not in line for line in lines)
 

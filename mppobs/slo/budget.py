@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Final
 
-from mppobs.slo.model import Counts
+from mppobs.slo.model import Counts, EventUnit, Slo
+
+SPARSE_EVENTS: Final = 3
+"""A period's budget of fewer events is no rate: such an SLO alerts on a latched state instead."""
 
 
 def burn_rate(counts: Counts, objective: Fraction) -> Fraction:
@@ -70,3 +74,13 @@ def seconds_to_exhaustion(left: Fraction, rate: Fraction, period_seconds: int) -
     if rate <= 0:
         return None
     return float(left * period_seconds / rate)
+
+
+def is_sparse(slo: Slo) -> bool:
+    """
+    Return whether the budget of a period is too few events for a rate to mean anything.
+
+    Jobs whose number nobody stated count as one a day.
+    """
+    expected = slo.expected_events or (slo.period_days if slo.unit is EventUnit.JOB else 0)
+    return bool(expected) and allowed_bad(expected, slo.objective) < SPARSE_EVENTS

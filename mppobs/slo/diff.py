@@ -8,13 +8,12 @@ from decimal import Decimal
 from fractions import Fraction
 
 from mppobs.model import Severity
-from mppobs.slo.lint import is_sparse, legs_of
+from mppobs.slo.budget import is_sparse
+from mppobs.slo.evaluate import definition
+from mppobs.slo.lint import legs_of
 from mppobs.slo.model import Bounds, Slo
 from mppobs.slo.windows import Leg, window_name
 from mppobs.units import human_seconds
-
-_EVENTS = ("indicator", "pipeline", "tenant", "stage", "bounds", "exclude")
-"""Fields whose change is a new definition of the events: counting starts anew, as a new revision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +86,7 @@ def _changed(old: Slo, new: Slo) -> Change:
         lines.append("alerts by " + ("the last event, until a good one" if is_sparse(new) else "burn rate"))
     elif not is_sparse(new):
         lines += _legs(old, new)
-    anew = any(getattr(old, name) != getattr(new, name) for name in _EVENTS)
+    anew = definition(old) != definition(new)
     if anew:
         lines.append("what counts as an event changes: counting starts anew (a new revision)")
     return Change(new.full_name, "changed", tuple(lines), anew)

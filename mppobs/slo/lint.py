@@ -16,12 +16,12 @@ import promql_parser
 
 from mppobs.catalog.metrics import BY_NAME
 from mppobs.errors import nearest
+from mppobs.slo.budget import SPARSE_EVENTS as SPARSE_EVENTS
 from mppobs.slo.budget import allowed_bad
+from mppobs.slo.budget import is_sparse as is_sparse
 from mppobs.slo.model import EventUnit, IndicatorKind, Slo
 from mppobs.slo.windows import DAY, LEGS, Leg, window_name
 
-SPARSE_EVENTS: Final = 3
-"""A period's budget of fewer events is no rate: such an SLO alerts on a latched state instead."""
 SCRAPES_PER_WINDOW: Final = 4
 SERIES_PER_SLO: Final = 9 + 8 + 21
 """Exposed by the aggregator, collapsed by the rules, and computed for the windows."""
@@ -95,16 +95,6 @@ def legs_of(slo: Slo) -> list[Leg]:
     """Return the legs that an SLO's tier has; on spend only those of a day or more, since money comes in bursts."""
     legs = [leg for leg in LEGS if slo.tier in leg.tiers]
     return [leg for leg in legs if leg.long_seconds >= DAY] if slo.indicator is IndicatorKind.SPEND else legs
-
-
-def is_sparse(slo: Slo) -> bool:
-    """
-    Return whether the budget of a period is too few events for a rate to mean anything.
-
-    Jobs whose number nobody stated count as one a day.
-    """
-    expected = slo.expected_events or (slo.period_days if slo.unit is EventUnit.JOB else 0)
-    return bool(expected) and allowed_bad(expected, slo.objective) < SPARSE_EVENTS
 
 
 def _of_slo(slo: Slo, where: Surroundings) -> Iterator[Finding]:
