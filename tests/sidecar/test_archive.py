@@ -11,7 +11,7 @@ import duckdb
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mppobs.journal.format import REASON_CODES, shard_key
@@ -98,6 +98,7 @@ def test_shards_are_filtered_and_ordered(tmp_path: Path) -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.sampled_from([PENDING, COMMITTED, FAILED]), st.integers(0, 9)),
                 unique_by=lambda shard: shard[0]), st.integers(0, 20), st.integers(1, 20))  # fmt: skip
+@settings(deadline=None)
 def test_pages_of_the_slowest_agree_with_sorting_by_hand(
     shards: list[tuple[int, int, int]], offset: int, limit: int
 ) -> None:
@@ -178,6 +179,7 @@ def test_retention_removes_whole_days_and_leftovers(tmp_path: Path) -> None:
 
 
 @given(st.text(), st.text())
+@settings(deadline=None)
 def test_escaped_names_are_safe_and_distinct(one: str, other: str) -> None:
     """No name leaves its directory or passes what a file system takes, and different names stay different."""
     found = escaped(one)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mppobs.model import Context, JobEvent, JobOutcome, Reason
@@ -66,6 +66,7 @@ def naive(job: JobSigns, now: int, up: int) -> tuple[JobEvent, JobOutcome | None
 
 
 @given(jobs, times, maybe)
+@settings(deadline=None)
 def test_decisions_agree_with_a_table_of_conditions(job: JobSigns, now: int, up: int) -> None:
     """Every combination of signs leads to what the table says, with the job's own key and the time of deciding."""
     found = decisions([job], now, SETTINGS, up_since_ns=up)
@@ -76,6 +77,7 @@ def test_decisions_agree_with_a_table_of_conditions(job: JobSigns, now: int, up:
 
 
 @given(jobs, times, st.integers(0, 500))
+@settings(deadline=None)
 def test_what_is_due_stays_due(job: JobSigns, now: int, later: int) -> None:
     """A decision that is due is still due later if nothing more is heard, and is the same one."""
     early = decisions([job], now, SETTINGS)
@@ -85,6 +87,7 @@ def test_what_is_due_stays_due(job: JobSigns, now: int, later: int) -> None:
 
 
 @given(jobs)
+@settings(deadline=None)
 def test_every_job_whose_attempts_are_over_ends_and_settles(job: JobSigns) -> None:
     """No combination of signs keeps a job for ever, once no slot of it is occupied."""
     still = replace(job, live_attempts=0, live_jobs=0)
