@@ -147,11 +147,11 @@ class _Worker:
 
     def _attempt(self, told: bytes, ticket: int, stage: StageOrder, order: AttemptOrder) -> bytes:
         """Make one attempt; write `told` with the news that it begins, and return the news that it ended."""
+        self._belong_to(stage.context)
         # One write for the end of the last attempt and the begin of this one. It comes before the attempt is recorded,
         # so that no attempt is in the journal which the coordinator takes for one that never began.
         write_all(self._results, told + frame((STARTED, ticket, time.time_ns())))
         self._guard.begin(ticket)
-        self._belong_to(stage.context)
         with mppobs.attempt(
             stage=stage.name, shard=order.name, attempt=order.number, assigned_ns=order.assigned_ns
         ) as attempt:
@@ -173,6 +173,8 @@ def main(setup: WorkerSetup, orders: Connection, results: Connection, stops: Con
     # One lane is one core: threads of Arrow's own would compete with the other workers.
     pa.set_cpu_count(1)
     mppobs.configure(**setup.recording)
+    # Opened before there is anything to record: an attempt that is killed as it begins is then in the journal.
+    RECORDER.journal()
     guard = _StopGuard(stops.fileno())
     try:
         # A broken pipe means that nobody is left to be told: the same as an end of the orders.
