@@ -8,7 +8,9 @@ from enum import StrEnum
 from pathlib import Path
 
 from mppobs.render.files import Format, rule_files
+from mppobs.render.leg_proofs import leg_proofs
 from mppobs.render.promql import Durations
+from mppobs.render.proofs import proofs
 from mppobs.render.routing import RoutingSettings, alertmanager
 from mppobs.render.rules import RuleSettings, groups
 from mppobs.render.templates import TEMPLATE
@@ -48,6 +50,8 @@ def generate(slos: Iterable[Slo], options: Options | None = None) -> dict[str, s
     files = rule_files(groups(rules), rules, chosen.target)
     files["alertmanager.yml"] = alertmanager(sorted({slo.owner for slo in slos}), routing)
     files["templates/mppobs.tmpl"] = TEMPLATE
+    if chosen.target is Format.PROMETHEUS and chosen.time_scale == 1:  # the test of a drill is the drill
+        files |= {**proofs(rules), **leg_proofs(rules)}
     return dict(sorted(files.items()))
 
 

@@ -65,15 +65,23 @@ def alert_labels(rule: Alerting) -> dict[str, str]:
     return {**severity, "failure_mode": alert.failure_mode.value, **routes, **dict(rule.labels)}
 
 
-def alert_annotations(alert: Alert, settings: RuleSettings) -> dict[str, str]:
-    """Return what an alert tells a person: what breaks, what it means, where to read on, what to type."""
-    return {
+def alert_annotations(rule: Alerting, settings: RuleSettings) -> dict[str, str]:
+    """
+    Return what an alert tells a person: what breaks, what it means, where to read on, what to type.
+
+    A rule's own labels are written in here: Prometheus shows templates those of the series alone.
+    """
+    alert = rule.alert
+    texts = {
         "summary": alert.summary,
         "description": alert.description,
         "next_command": alert.next_command,
         "runbook_url": f"{settings.runbooks_url}/{alert.runbook}",
         "dashboard_url": f"{settings.dashboards_url}/d/{alert.dashboard}",
     }
+    for label, value in rule.labels:
+        texts = {key: text.replace(f"{{{{ $labels.{label} }}}}", value) for key, text in texts.items()}
+    return texts
 
 
 def _object(name: str, body: Plain) -> Plain:
@@ -99,7 +107,7 @@ def _rule(rule: Recording | Alerting, settings: RuleSettings) -> Plain:
         "expr": rule.expr.text,
         **_waits(rule.alert, settings.durations),
         "labels": alert_labels(rule),
-        "annotations": alert_annotations(rule.alert, settings),
+        "annotations": alert_annotations(rule, settings),
     }
 
 
