@@ -66,9 +66,9 @@ class Archive:
                 os.fsync(out.fileno())
             partial.replace(path)
             sync_directory(path.parent)
-        except (OSError, pa.ArrowException) as error:
+        except BaseException:
             partial.unlink(missing_ok=True)
-            raise OSError(f"{path}: {error}") from error
+            raise
         count = len(table)
         del table, named
         pa.default_memory_pool().release_unused()  # a job of a million shards leaves nothing behind

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,9 +20,10 @@ from mppobs.model import JobKey
 from mppobs.sidecar.archive import Archive, select_shards, shard_table
 from mppobs.sidecar.decide import decisions
 from mppobs.sidecar.fold import Fold
-from mppobs.sidecar.follow import Block, Follower, LiveJournal
+from mppobs.sidecar.follow import Block, Cursor, Follower, LiveJournal
 from mppobs.sidecar.own import OwnJournal
 from mppobs.sidecar.pace import EngineSettings, Pace
+from mppobs.sidecar.quarantine import Quarantine
 from mppobs.sidecar.reading import ShardQuery, ShardRow
 from mppobs.sidecar.recovery import recover
 from mppobs.sidecar.running import DecidedJob
@@ -56,6 +57,10 @@ class EngineFigures:
     unreadable: int = 0
     """Records that were folded before a restart and were gone after it."""
     failed_hooks: int = 0
+    quarantined: int = 0
+    """Times that a journal was left alone because rounds failed on it."""
+    unarchived: int = 0
+    """Jobs whose shards could not be archived, for another reason than want of room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +125,7 @@ class Engine:
         self._shipped_live = shipped_live
         self._hooks = hooks
         self._pace = Pace(settings, clock)
+        self._quarantine = Quarantine(settings.poll_bytes, clock)
         self._up_since_ns = self._caught_up_ns = clock.time_ns()
         self.recover()
 
@@ -128,12 +134,12 @@ class Engine:
         with self.lock:
             found = recover(self.store, self._make_fold, self._directories)
             self.fold = found.fold
-            self._follower = Follower(self._directories, found.loaded.cursors, clock=self._clock, seal=True)
+            self._follower = self._follow(found.loaded.cursors)
             self._cursors = dict(found.loaded.cursors)
             self._round = found.loaded.round
             self._time_ns = found.loaded.time_ns
             self.figures.unreadable += found.unreadable
-            self._pace.restart()
+            self._pace.restart(found.loaded.rounds)
             self._say(ok=True, message=f"{found.unreadable} records of running jobs are gone" * bool(found.unreadable))
 
     def tick(self) -> TickReport:
@@ -147,8 +153,15 @@ class Engine:
         if not self._has_room():
             return TickReport(committed=False)
         live = [*self._shipped_live(), *self._follower.live()] if self._pace.look_due() else None
-        blocks = self._follower.poll(self.settings.poll_bytes)
-        report = self._fold_and_commit(blocks) if blocks else TickReport()
+        limit = self._quarantine.limit_bytes
+        blocks = self._follower.poll(limit)
+        try:
+            report = self._fold_and_commit(blocks, limit) if blocks else TickReport()
+        except StoreError:
+            raise
+        except Exception:
+            self._blame(blocks)
+            raise
         if not report.committed:
             return report
         if live is not None:
@@ -234,7 +247,7 @@ class Engine:
         """Return how old the oldest bytes may be that are written and not folded."""
         return max(0, self._clock.time_ns() - self._caught_up_ns) / 1e9
 
-    def _fold_and_commit(self, blocks: Sequence[Block]) -> TickReport:
+    def _fold_and_commit(self, blocks: Sequence[Block], limit: int) -> TickReport:
         """Fold one round and make it durable, or undo it where there is no room."""
         began = self._clock.monotonic_ns()
         with self.lock:
@@ -243,7 +256,7 @@ class Engine:
             decided = self.fold.take_decided()
             summaries = [decided_summary(job) for job in decided]
             try:
-                archived = sum(map(self.archive.write, decided, summaries))
+                archived = sum(map(self._archive, decided, summaries))
                 self.store.commit(self._commit(number, now, blocks, summaries))
             except (StoreFull, OSError) as error:
                 self._undo(f"no room, so nothing is counted until there is: {error}")
@@ -253,7 +266,7 @@ class Engine:
         records = sum(len(block.words) for block in blocks)
         self._committed(blocks, records, began)
         self._call_hooks(decided)
-        more = sum(block.words.nbytes for block in blocks) >= self.settings.poll_bytes
+        more = sum(block.words.nbytes for block in blocks) >= limit
         return TickReport(records, more, len(decided))
 
     def _commit(self, number: int, now_ns: int, blocks: Sequence[Block], jobs: list[JobSummary]) -> Commit:
@@ -269,6 +282,33 @@ class Engine:
             totals=totals,
             jobs=jobs,
         )
+
+    def _archive(self, job: DecidedJob, summary: JobSummary) -> int:
+        """Archive a job's shards and return how many. Raises `OSError` where there is no room."""
+        try:
+            return self.archive.write(job, summary)
+        except OSError:
+            raise
+        except Exception:  # the count of a job must not hang on whether every one of its shards can be written
+            self.figures.unarchived += 1
+            _log.exception("the shards of job %s cannot be archived", job.key)
+            return 0
+
+    def _follow(self, cursors: Mapping[str, Cursor]) -> Follower:
+        """Return a follower that goes on from the cursors, and leaves alone what is in quarantine."""
+        follower = Follower(self._directories, cursors, clock=self._clock, seal=True)
+        if paused := self._quarantine.paused():
+            follower.poll(0)
+            for journal, duration_ns in paused.items():
+                follower.pause(journal, duration_ns)
+        return follower
+
+    def _blame(self, blocks: Sequence[Block]) -> None:
+        """Find out which journal makes rounds fail."""
+        journal = self._quarantine.failed(blocks)
+        if journal is not None:
+            self.figures.quarantined += 1
+            _log.error("journal %s makes rounds fail and is left alone for a while", journal)
 
     def _has_room(self) -> bool:
         """Return whether the store takes anything again after a failure; nothing is read before it does."""
@@ -288,8 +328,10 @@ class Engine:
         self.figures.commits += 1
         self.figures.records += records
         self.figures.fold_ns += self._clock.monotonic_ns() - began_ns
+        self._quarantine.passed()
         if not self.health.ok:
-            self._say(ok=True)
+            paused = ", ".join(self._quarantine.paused())
+            self._say(ok=True, message=paused and f"rounds fail on {paused}: left alone for a while")
 
     def _undo(self, why: str) -> None:
         """Go back to the last commit and say why; the journals still hold what was read."""

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from mppobs.clock import Clock
+from mppobs.journal.format import RECORD_BYTES
 from mppobs.sidecar.decide import DecideSettings
 from mppobs.sidecar.follow import Block
+from mppobs.sidecar.store import Round
 
 MAX_BACKOFF_SECONDS: Final = 10.0
 
@@ -44,11 +46,13 @@ class Pace:
         self._looked = self._maintained = clock.monotonic_ns() - 10**18
         self._state_bytes = 0
         self._failures = 0
-        self.restart()
+        self.restart(())
 
-    def restart(self) -> None:
-        """Count from a state that was just recovered."""
+    def restart(self, replayed: Sequence[Round]) -> None:
+        """Count from a state that was just recovered: what was folded again will be the next time too."""
         self._folded: dict[str, int] = {}
+        for each in (each for one in replayed for each in one.ranges):
+            self._folded[each.journal] = self._folded.get(each.journal, 0) + each.records * RECORD_BYTES
         self._checkpointed = self._clock.monotonic_ns()
 
     def folded(self, blocks: Sequence[Block]) -> None:

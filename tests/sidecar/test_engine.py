@@ -474,6 +474,61 @@ def test_a_failed_round_is_undone_and_the_service_goes_on(rig: Rig, monkeypatch:
     assert engine.store.totals().stages[STAGE].attempts[AttemptOutcome.SUCCESS] == 1
 
 
+def test_one_journal_that_rounds_fail_on_holds_up_no_other(rig: Rig) -> None:
+    """Rounds narrow until one journal is to blame; it is left alone, loses nothing, and is read on later."""
+    engine = rig.engine(EngineSettings(DecideSettings(idle_seconds=10_000)))
+    writers = [rig.worker() for _ in range(3)]
+    for shard in range(30):
+        rig.attempt(writers[shard % 3], "loose", shard)
+    broken, poison = [True], writers[1].journal
+    made = engine._make_fold
+
+    def failing() -> Any:
+        fold = made()
+        real = fold.round
+
+        def fold_round(blocks: Any, now_ns: int) -> None:
+            if broken[0] and any(block.journal == poison for block in blocks):
+                raise RuntimeError("unforeseen")
+            real(blocks, now_ns)
+
+        fold.round = fold_round
+        return fold
+
+    engine._make_fold = failing
+    engine.recover()
+    for _ in range(40):
+        rig.clock.advance(0.6)
+        try:
+            engine.tick()
+        except RuntimeError as error:
+            engine._undo(str(error))
+    assert engine.store.totals().stages[STAGE].attempts[AttemptOutcome.SUCCESS] == 20
+    assert engine.health.ok
+    assert poison in engine.health.message
+    assert engine.figures.quarantined == 1
+
+    broken[0] = False
+    rig.tick(engine, 700)
+    assert engine.store.totals().stages[STAGE].attempts[AttemptOutcome.SUCCESS] == 30
+
+
+def test_shards_that_cannot_be_archived_do_not_hold_up_their_job(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is wrong with a shard table other than room is counted; the job is judged."""
+    engine = rig.engine()
+    rig.attempt(rig.worker(), "loose", 0, incarnation=0)
+
+    def broken(*_: object) -> int:
+        raise ValueError("not for Parquet")
+
+    monkeypatch.setattr(engine.archive, "write", broken)
+    for _ in range(8):
+        rig.tick(engine, 5)
+
+    assert engine.figures.unarchived == 1
+    assert engine.jobs(JobQuery()).jobs[0].state == "settled"
+
+
 def test_journals_that_are_gone_at_a_restart_are_said(rig: Rig) -> None:
     """Totals stay, and health says how many records of running jobs could not be read again."""
     engine = rig.engine()
