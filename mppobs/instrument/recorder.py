@@ -30,6 +30,7 @@ from mppobs.model import Context
 
 _log = logging.getLogger("mppobs")
 
+_FORK_WAIT_SECONDS: Final = 1.0
 STAGES_KEPT: Final = 64
 """How many attached jobs keep their stages bound."""
 
@@ -59,6 +60,8 @@ class Recorder:
         """The run of code that no context variable places: the only open job, or else what the environment says."""
         self.own_shards = itertools.count(_first_own_shard())
         """Numbers for shards that nobody named: unique in the job, whatever process draws them."""
+        self._forking = threading.local()
+        os.register_at_fork(before=self._before_fork, after_in_parent=self._after_fork, after_in_child=self._forget)
 
     # Settings
 
@@ -149,7 +152,6 @@ class Recorder:
         if not self._hooked:
             self._hooked = True
             atexit.register(self.close)
-            os.register_at_fork(after_in_child=self._forget)
         finalizers = sys.modules.get("multiprocessing.util")
         if finalizers is not None:  # its forked workers leave without the ordinary exit, and forget what they inherit
             finalizers.Finalize(None, self.close, exitpriority=0)
@@ -174,6 +176,14 @@ class Recorder:
             journal.sync()
         except (OSError, ValueError):
             self.note("the journal could not be synced")
+
+    def _before_fork(self) -> None:
+        """Let a journal that is being opened be opened: a child must inherit a whole one, or none."""
+        self._forking.locked = self._lock.acquire(timeout=_FORK_WAIT_SECONDS)
+
+    def _after_fork(self) -> None:
+        if self._forking.locked:
+            self._lock.release()
 
     def _forget(self) -> None:
         """In a forked child: let go of the parent's journal. Jobs and settings are inherited."""

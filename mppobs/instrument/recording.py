@@ -33,7 +33,7 @@ _LAST: Final = fmt.MAX_ATTEMPT
 def start(
     binding: StageBinding, shard: Shard, number: int, speculative: bool, assigned_ns: int | None, cpu: bool
 ) -> Attempt:
-    """Begin an attempt: show it in a slot and note the clocks, that of the thread only where `cpu` says it is its own."""
+    """Begin an attempt: show it in a slot and note the clocks; that of the thread where `cpu` says it is its own."""
     attempt = Attempt()
     journal = binding.journal
     key = shard << 1 | 1 if type(shard) is int and 0 <= shard < _INTEGER_SHARDS else _named(journal, shard) << 1 | 1

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -112,31 +115,51 @@ def test_the_parents_lock_is_not_kept_by_a_child(captured: Captured) -> None:
     os.close(done[1])
 
 
-def test_forking_while_threads_run_attempts_loses_none(captured: Captured) -> None:
-    """Forks in the middle of other threads' attempts neither deadlock nor lose or double a record."""
-    stop = threading.Event()
-    counts = [0, 0, 0]
+FORKING = """
+import json, os, threading
+import mppobs
+from mppobs.instrument.recorder import RECORDER
 
-    def work(which: int) -> None:
-        while not stop.is_set():
-            square(which * 1_000_000 + counts[which])
-            counts[which] += 1
+@mppobs.task(stage="map", shard="part")
+def square(part):
+    return part * part
 
-    threads = [threading.Thread(target=work, args=(which,)) for which in range(3)]
-    for thread in threads:
-        thread.start()
+def work(which):
+    while not stop.is_set():
+        square(which * 1_000_000 + counts[which])
+        counts[which] += 1
 
-    def child() -> None:
+def fork():
+    pid = os.fork()
+    if pid == 0:
         square(9_000_000)
         RECORDER.close()
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
-    statuses = [run_in_child(child) for _ in range(10)]
-    stop.set()
-    for thread in threads:
-        thread.join()
+stop, counts = threading.Event(), [0, 0, 0]
+threads = [threading.Thread(target=work, args=(which,)) for which in range(3)]
+for thread in threads:
+    thread.start()
+statuses = [fork() for _ in range(10)]
+stop.set()
+for thread in threads:
+    thread.join()
+print(json.dumps([counts, statuses]))
+"""
 
+
+def test_forking_while_threads_run_attempts_loses_none(tmp_path: Path) -> None:
+    """Forks in the middle of other threads' attempts neither deadlock nor lose or double a record."""
+    # In an interpreter of its own: a coverage tool's lock, held by a thread at the fork, would stop the child.
+    environ = {**os.environ, "MPPOBS_DIR": str(tmp_path), "PYTHONPATH": os.getcwd()}
+    ran = subprocess.run(
+        [sys.executable, "-c", FORKING], env=environ, capture_output=True, text=True, check=True, timeout=60
+    )
+
+    counts, statuses = json.loads(ran.stdout)
     assert statuses == [0] * 10
-    shards = sorted(record.shard_key for record in captured.attempts)
+    shards = sorted(record.shard_key for record in Captured(tmp_path).attempts)
     expected = sorted([which * 1_000_000 + i for which in range(3) for i in range(counts[which])] + [9_000_000] * 10)
     assert shards == expected
 
