@@ -21,7 +21,7 @@ test: lint servers  ## Lint, type-check and run the tests (ARGS="-k journal")
 	@$(BIN)/python -m pytest -n 2 -m "not slow" --cov --cov-report=term:skip-covered --cov-fail-under=$(COVERAGE) $(ARGS)
 
 test-all: lint servers  ## Run the slow tests too: minutes more
-	@$(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered --cov-fail-under=$(COVERAGE) $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --hypothesis-profile=searching --cov --cov-report=term:skip-covered --cov-fail-under=$(COVERAGE) $(ARGS)
 
 lint: $(VENV)/.dev  ## Check style, format and types
 	@$(BIN)/ruff check --quiet $(CODE)
