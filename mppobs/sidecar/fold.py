@@ -64,6 +64,7 @@ from mppobs.sidecar.fold_kept import keep
 from mppobs.sidecar.fold_labels import Dirty as Dirty
 from mppobs.sidecar.fold_labels import FoldSettings as FoldSettings
 from mppobs.sidecar.fold_labels import Labels
+from mppobs.sidecar.fold_ledger import Ledger
 from mppobs.sidecar.fold_samples import RanBetween, SampleFold
 from mppobs.sidecar.follow import Block
 from mppobs.sidecar.running import DecidedJob, RunningJob
@@ -78,13 +79,15 @@ class Fold:
     """
     Everything that is known of the workload, from its journals.
 
-    Not for several threads at once. `ended` looks up judged jobs that memory has forgotten.
+    Not for several threads at once. `ended` looks up judged jobs that memory has forgotten. `ledger` says what the
+    rounds since it was last taken decided.
     """
 
     def __init__(self, settings: FoldSettings, prices: PriceList, *, ended: Ended = forgotten) -> None:
+        self.ledger = Ledger()
         self._labels = Labels(settings)
         self._book = JobBook(self._labels, ended)
-        self._control = Control(self._labels, self._book)
+        self._control = Control(self._labels, self._book, self.ledger)
         self._samples = SampleFold(self._labels, self._book, prices)
         self._attempts = AttemptFold(self._labels, prices)
         self._journals: dict[str, JournalState] = {}
@@ -322,11 +325,14 @@ class Fold:
             case Kind.DETAIL:
                 fold_details(group, self._labels)
             case Kind.ATTEMPT:
-                self._attempts.fold(group, now_ns)
+                self.ledger.attempts(group)
+                with self.ledger.watching(group.job, (group.stage,)):
+                    self._attempts.fold(group, now_ns)
                 fold_errors(group, self._labels)
                 keep(group, self._labels.settings.keep)
             case _:
-                return fold_commits(group, self._labels, now_ns)
+                with self.ledger.watching(group.job, (group.stage,)):
+                    return fold_commits(group, self._labels, now_ns)
         return 0
 
     def _bury(self, batch: Batch, homes: Homes, leads: NDArray[np.int32]) -> None:

@@ -24,6 +24,7 @@ from mppobs.sidecar.fold_columns import DAY_NS, MAX_SPAN_NS, YEAR_2000_NS
 from mppobs.sidecar.fold_jobs import JobBook
 from mppobs.sidecar.fold_journals import Source
 from mppobs.sidecar.fold_labels import Labels
+from mppobs.sidecar.fold_ledger import Ledger
 from mppobs.sidecar.fold_names import name_rows
 from mppobs.sidecar.fold_settle import settle
 from mppobs.sidecar.running import DecidedJob, RunningJob
@@ -40,12 +41,13 @@ class NonsenseError(Exception):
 class Control:
     """Folds control records into jobs and totals. What they judge is left in `decided`."""
 
-    def __init__(self, labels: Labels, book: JobBook) -> None:
+    def __init__(self, labels: Labels, book: JobBook, ledger: Ledger) -> None:
         self.decided: list[DecidedJob] = []
         self.lost_workers: OrderedDict[tuple[str, str], bool] = OrderedDict()
         """By cluster and name, so that a death that several saw counts once; whether it was for want of memory."""
         self._labels = labels
         self._book = book
+        self._ledger = ledger
 
     def job(self, source: Source, record: JobRecord, now_ns: int) -> None:
         """Fold a step in the life of a job."""
@@ -195,7 +197,8 @@ class Control:
                 return False
             job.orphaned_ns = record.time_ns
         elif job.end_ns:
-            self.decided.append(settle(job, self._labels, now_ns))
+            with self._ledger.watching(job, job.stages.values()):
+                self.decided.append(settle(job, self._labels, now_ns))
             self._book.close(job, now_ns)
         else:
             raise NonsenseError("unended_job")

@@ -51,6 +51,7 @@ def recover(store: Store, make_fold: Callable[[], Fold], directories: Sequence[P
         fold.round(blocks, each.time_ns)
     fold.take_decided()
     fold.take_dirty()
+    fold.ledger.take()
     _load_totals(fold, store.totals())
     return Recovered(fold, loaded, past.unreadable)
 
