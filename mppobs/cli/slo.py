@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mppobs.cli.slo_proof import proof
 from mppobs.slo.diff import diff
 from mppobs.slo.lint import Check, Finding, Level, Surroundings, lint
 from mppobs.slo.model import Slo
@@ -23,6 +24,9 @@ app = typer.Typer(no_args_is_help=True, help="Service level objectives: check th
 
 _CHANGE_COLOURS = {"added": "green", "removed": "red", "changed": "yellow"}
 _COLOURS = {Level.ERROR: "bold red", Level.WARNING: "yellow"}
+
+
+app.command()(proof)
 
 
 @app.callback()
