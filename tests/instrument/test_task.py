@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import inspect
 import threading
@@ -562,7 +563,7 @@ def test_threads_share_the_open_job_and_have_attempts_of_their_own(captured: Cap
 def test_an_attempt_that_another_thread_ends_has_no_cpu_time(captured: Captured) -> None:
     """The CPU time of one thread says nothing about work that ended in another."""
     scope = mppobs.attempt(stage="map", shard=1)
-    scope.__enter__()
+    contextvars.copy_context().run(scope.__enter__)
     thread = threading.Thread(target=scope.__exit__, args=(None, None, None))
     thread.start()
     thread.join()
