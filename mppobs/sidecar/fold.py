@@ -340,8 +340,8 @@ class Fold:
         reasons = batch.detail
         for place in died(batch).tolist():
             if leads[place] >= 0:
-                job, state = homes.job(int(leads[place])), batch.sources[int(batch.source[place])].state
-                worker = state.tables.info.worker or state.journal
+                job, source = homes.job(int(leads[place])), batch.sources[int(batch.source[place])]
+                worker = source.tables.info.worker or source.state.journal
                 if self._control.lost(job.key.cluster, worker, _REASONS[int(reasons[place])]):
                     self._labels.pipeline(job.pipeline).oom_kills += 1
 
