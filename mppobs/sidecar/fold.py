@@ -159,7 +159,7 @@ class Fold:
     def worker(self, journal: str) -> WorkerInfo | None:
         """Return the process that writes a journal."""
         state = self._journals.get(journal)
-        return state.tables.info if state else None
+        return state.described.info if state else None
 
     def sample(self, journal: str) -> tuple[SampleRecord, Context | None] | None:
         """Return a journal's newest sample, and what ran last when it was taken."""
@@ -169,7 +169,7 @@ class Fold:
     def cluster(self, journal: str) -> str | None:
         """Return the cluster of what a journal's process ran last."""
         state = self._journals.get(journal)
-        return state.tables.cluster if state else None
+        return state.described.cluster if state else None
 
     def job_of(self, context: Context) -> RunningJob | None:
         """Return the running job that a context names."""

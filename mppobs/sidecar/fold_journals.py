@@ -151,6 +151,11 @@ class JournalState:
         """Begin a new segment."""
         self.before, self.tables = self.tables, SegmentTables()
 
+    @property
+    def described(self) -> SegmentTables:
+        """Return the tables of the newest segment that says who writes it: a new one may not have been read so far."""
+        return self.tables if self.tables.info.worker or self.before is None else self.before
+
     def context(self, number: int) -> Context | None:
         """Return the context that a slot names."""
         found = self.tables.contexts.get(number)

@@ -541,6 +541,18 @@ def test_a_journal_that_ended_is_forgotten() -> None:
     assert story.fold.worker(journal) is None
 
 
+def test_a_slot_may_name_a_context_of_the_segment_before() -> None:
+    """What took its slot before the segment was full is still resolved, and its worker known."""
+    story = Story()
+    story.attempt(1)
+    story.fold_round()
+    texts = FakeJournal(info=WorkerInfo("")).take().words[:0]
+    story.fold.round([Block(story.journal.uuid, 1, 0, texts)], story.now)
+    assert story.fold.resolve(story.journal.uuid, 1) == MAP
+    assert story.fold.worker(story.journal.uuid) == story.journal.info
+    assert story.fold.cluster(story.journal.uuid) == MAP.cluster
+
+
 def test_a_checkpoint_that_is_none_is_refused() -> None:
     """Whatever is not what `dump_running` returned raises, and says so."""
     for parts in ({}, {"shared": b"[]"}, {"shared": b'{"version": 99}'}, {"shared": b"\xff"}):
