@@ -125,8 +125,8 @@ def _cpu(throttled: int) -> tuple[Line, ...]:
 
 
 def _cost(usual: Number, surge: Number) -> tuple[Line, ...]:
-    """Return eight days at the usual cost per half hour, and then more."""
-    return (Line("mpp_cost_usd_total", {**WHERE, "kind": "cpu"}, 1000, ((usual, 8 * 48), (surge, 0))),)
+    """Return a week at the usual cost per half hour, and then more."""
+    return (Line("mpp_cost_usd_total", {**WHERE, "kind": "cpu"}, 1000, ((usual, 7 * 48), (surge, 0))),)
 
 
 def _finish(late: int) -> tuple[Line, ...]:
@@ -214,7 +214,7 @@ _CAUSES: Final[Mapping[str, Cause]] = {
     )),
     "MppCostSurge": Cause((
         Case("an hour that costs more", _cost(1, _SURGED), True, WHERE,
-             Fraction(2 * _SURGED * _WEEK, 2 * _WEEK + 5 * (_SURGED - 1)), since=8 * 86400 + 5400, sharp=False),
+             Fraction(2 * _SURGED * _WEEK, 2 * _WEEK + 5 * (_SURGED - 1)), since=7 * 86400 + 5400, sharp=False),
         Case("an hour that costs hardly more", _cost(1, COST_FACTOR)),
         Case("more of a trifle", _cost(Fraction(1, 10), Fraction(45, 100))),
     ), 1800),
