@@ -24,7 +24,7 @@ from mppobs.instrument.carrier import VARIABLE, decode_text, run_of
 from mppobs.instrument.identity import Identity, detect
 from mppobs.instrument.run import Handoff, Run, StageBinding, current_run
 from mppobs.instrument.sampler import Sampler
-from mppobs.instrument.settings import Settings, changed, from_environment
+from mppobs.instrument.settings import Settings, changed, default_directory, from_environment, require_own
 from mppobs.journal.writer import JournalWriter
 from mppobs.model import Context
 
@@ -124,6 +124,8 @@ class Recorder:
         if not settings.enabled:
             return None
         try:
+            if settings.directory == default_directory():
+                require_own(settings.directory)
             info = settings.worker_info(self._identity.node)
             journal = JournalWriter(settings.directory, info, budget_bytes=settings.budget_bytes)
         except MppobsError as error:

@@ -18,7 +18,7 @@ from mppobs.instrument.run import StageBinding
 from mppobs.journal import format as fmt
 from mppobs.journal.slots import Place
 from mppobs.journal.writer import JournalWriter
-from mppobs.model import AttemptOutcome, AttemptRecord, DetailKind, DetailRecord, Shard
+from mppobs.model import AttemptOutcome, AttemptRecord, DetailKind, DetailRecord, Reason, Shard
 
 _pack: Final = fmt.RECORD.pack
 _INTEGER_SHARDS: Final = 1 << 61
@@ -115,7 +115,12 @@ def fail(attempt: Attempt, error: BaseException) -> None:
         return
     cpu = 0 if attempt._flags & _NO_CPU else thread_time_ns() - attempt._cpu
     wall = monotonic_ns() - attempt._monotonic
-    finish(attempt, ending_of(error), wall, cpu)
+    try:
+        ending = ending_of(error)
+    except Exception:
+        RECORDER.note("an exception could not be classified")  # one whose attributes raise, for one
+        ending = Ending(AttemptOutcome.FAILURE, Reason.EXCEPTION)
+    finish(attempt, ending, wall, cpu)
 
 
 def finish(attempt: Attempt, ending: Ending, wall: int, cpu: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -128,6 +129,18 @@ def default_directory() -> Path:
     import tempfile  # here, since most workers are told where
 
     return Path(tempfile.gettempdir()) / f"mppobs-{os.getuid()}"
+
+
+def require_own(directory: Path) -> None:
+    """
+    Make a directory that others could have made first, and raise `ConfigError` where it is not this user's own.
+
+    The default one is below a directory that everybody writes to.
+    """
+    directory.mkdir(mode=0o700, exist_ok=True)
+    status = os.lstat(directory)
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        raise ConfigError(f"{directory} belongs to somebody else: set MPPOBS_DIR or configure(directory=...)")
 
 
 def from_environment(environ: Mapping[str, str]) -> Settings:

@@ -68,6 +68,11 @@ def _interrupted(slot: Running, now_ns: int) -> bytes:
     return encode(attempt, _no_text)
 
 
+def total_of(drops: DropRecord) -> int:
+    """Return how many records a DROP stands for."""
+    return sum(drops.attempts.values()) + drops.other
+
+
 def _no_text(text: str) -> int:
     """Number the only text that these records have, the empty one."""
     return 0

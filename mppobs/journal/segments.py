@@ -13,6 +13,8 @@ from mppobs.journal import format as fmt
 _FILE_MODE: Final = 0o660
 """Before the umask. The agent may run as another user of the same group."""
 _GROWTH: Final = 4
+PAD: Final = fmt.RECORD.pack(fmt.head_word(fmt.Kind.PAD), *(1,) * (fmt.RECORD_WORDS - 1))
+"""What fills the places of a segment that is left before its end."""
 
 
 def places(size: int) -> int:
@@ -25,6 +27,11 @@ def places(size: int) -> int:
     617
     """
     return size // fmt.RECORD_BYTES - 1 - fmt.SEALER_RECORDS
+
+
+def refuse(data: bytes) -> int:
+    """Stand in for `mmap.write` where there is no segment: the slow path decides what becomes of the data."""
+    raise ValueError("the journal has no segment")
 
 
 class SegmentChain:

@@ -20,11 +20,11 @@ from mppobs.clock import Clock, SystemClock
 from mppobs.errors import ConfigError
 from mppobs.journal import format as fmt
 from mppobs.journal._encode import encode
-from mppobs.journal.closing import close_segment
-from mppobs.journal.format import HeadWord, Kind, SlotWord
+from mppobs.journal.closing import close_segment, total_of
+from mppobs.journal.format import HeadWord, SlotWord
 from mppobs.journal.interning import ContextHandle, ContextTable, NameCache, Opening
 from mppobs.journal.mounts import require_local
-from mppobs.journal.segments import SegmentChain
+from mppobs.journal.segments import PAD, SegmentChain, refuse
 from mppobs.journal.slots import Head, Place, Running, occupy, vacate
 from mppobs.journal.turns import Turns
 from mppobs.model import (
@@ -43,17 +43,11 @@ from mppobs.model import (
 DEFAULT_BUDGET_BYTES: Final = 256 * 1024 * 1024
 RETRY_NS: Final = 1_000_000_000
 """How long a writer that found no room drops records before it looks again."""
-_PAD: Final = fmt.RECORD.pack(fmt.head_word(Kind.PAD), *(1,) * (fmt.RECORD_WORDS - 1))
 _INTEGER_SHARDS: Final = 1 << 61
 
 
 class _Full(Exception):
     """Raised inside the slow path when the segment has no place for what is to be written."""
-
-
-def _refuse(data: bytes) -> int:
-    """Stand in for `mmap.write` where there is no segment: the slow path decides."""
-    raise ValueError("the journal has no segment")
 
 
 class JournalWriter:
@@ -98,7 +92,7 @@ class JournalWriter:
         """The last word of an attempt's record: the process's peak memory as last sampled, plus one."""
         self.retired: deque[mmap.mmap] | None = None
         """Where full segments go for a reader in this process; `None` where there is none."""
-        self.write: Callable[[bytes], int] = _refuse
+        self.write: Callable[[bytes], int] = refuse
         """Appends records that name no text. Raises `ValueError` where they do not fit: see `overflow`."""
         self.journal = os.urandom(16).hex()
         """The journal's identity, as in the names of its files."""
@@ -264,12 +258,12 @@ class JournalWriter:
     def _finish(self) -> None:
         if self._segment is not None:
             drops = self._drops()
-            unsaid = drops if _total(drops) != self._said_drops else None
+            unsaid = drops if total_of(drops) != self._said_drops else None
             close_segment(self._segment, self._head.slots.running(), unsaid, self._clock.time_ns())
 
     def _release(self) -> None:
         self.closed = True
-        self.write = _refuse
+        self.write = refuse
         if self._segment is not None:
             if self.retired is None:
                 self._segment.close()
@@ -371,7 +365,7 @@ class JournalWriter:
         self._segment = segment
         self._texts, self._next_text = opening.texts, opening.next_text
         self._defined, self.names = opening.contexts, opening.names
-        self._said_drops = _total(drops)
+        self._said_drops = total_of(drops)
         self.write = segment.write
         return True
 
@@ -382,7 +376,7 @@ class JournalWriter:
         opening.add_contexts(self._contexts.in_use())
         running = {slot.shard_word >> 1 for slot in self._head.slots.running()}
         opening.add_names(self.names.those_of(running))
-        if _total(drops):
+        if total_of(drops):
             opening.add(drops)
         return opening
 
@@ -393,7 +387,7 @@ class JournalWriter:
             return
         with suppress(ValueError):
             while True:
-                segment.write(_PAD)
+                segment.write(PAD)
         if self.retired is None:
             segment.close()
         else:
@@ -402,7 +396,3 @@ class JournalWriter:
     def _drops(self) -> DropRecord:
         attempts, other = self._head.dropped()
         return DropRecord(self._clock.time_ns(), attempts, other)
-
-
-def _total(drops: DropRecord) -> int:
-    return sum(drops.attempts.values()) + drops.other

@@ -80,3 +80,20 @@ def test_error_types_carry_their_module() -> None:
 def test_a_job_ends_as_its_own_code_did(attempt: AttemptOutcome, job: JobOutcome) -> None:
     """Every way in which code can end has its counterpart for jobs."""
     assert job_outcome(Ending(attempt)) is job
+
+
+class Hostile(OSError):
+    """An error whose attributes raise."""
+
+    @property
+    def errno(self) -> int:  # type: ignore[override]
+        """Raise."""
+        raise RuntimeError("no")
+
+
+def test_an_exception_that_cannot_be_looked_at_is_a_failure(captured: Captured) -> None:
+    """Classification that fails costs the reason, not the record and not the user's exception."""
+    with pytest.raises(Hostile), mppobs.attempt(stage="s", shard=1):
+        raise Hostile
+
+    assert captured.attempts[0].outcome is AttemptOutcome.FAILURE

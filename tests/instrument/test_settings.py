@@ -10,6 +10,8 @@ import pytest
 
 import mppobs
 from mppobs.errors import ConfigError
+from mppobs.instrument import recorder
+from mppobs.instrument.recorder import RECORDER
 from mppobs.instrument.settings import VARIABLES, Settings, changed, default_directory, from_environment
 from mppobs.model import RunKind, Tier, WorkerRecord
 from mppobs.testing import Captured
@@ -106,3 +108,27 @@ def test_a_directory_that_cannot_hold_a_journal_is_said_once(
         assert [work() for _ in range(3)] == [5, 5, 5]
 
     assert [record.getMessage().startswith("nothing will be recorded") for record in caplog.records] == [True]
+
+
+def test_the_default_directory_must_be_this_users_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A link where journals go by default is not followed: nothing is recorded, and a warning says why."""
+    (tmp_path / "elsewhere").mkdir()
+    default = tmp_path / "mppobs-0"
+    default.symlink_to(tmp_path / "elsewhere")
+    monkeypatch.setattr(recorder, "default_directory", lambda: default)
+    old = RECORDER.reset(Settings(default))
+    try:
+        with caplog.at_level(logging.WARNING, "mppobs"), mppobs.attempt(stage="s", shard=1):
+            pass
+        assert "belongs to somebody else" in caplog.text
+        assert list((tmp_path / "elsewhere").iterdir()) == []
+        default.unlink()
+        RECORDER.reset(Settings(default))
+        with mppobs.attempt(stage="s", shard=1):
+            pass
+        assert default.stat().st_mode & 0o777 == 0o700
+        assert len(Captured(default).attempts) == 1
+    finally:
+        RECORDER.reset(old)
