@@ -20,8 +20,8 @@ class EngineSettings:
     """How the engine paces itself and how long it keeps things."""
 
     decide: DecideSettings = field(default_factory=DecideSettings)
-    poll_bytes: int = 8 * 2**20
-    """About what one round reads: short enough to stay in the caches, long enough for a commit to cost little."""
+    poll_bytes: int = 16 * 2**20
+    """About what one round reads: so little that it is short, so much that its commit costs little beside it."""
     busy_seconds: float = 0.05
     """Pause between rounds while there is something to read."""
     idle_seconds: float = 0.5
