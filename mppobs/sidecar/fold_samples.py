@@ -17,7 +17,7 @@ from mppobs.cost.attribution import amount, idle_ns, lane_rate
 from mppobs.cost.prices import PriceList
 from mppobs.journal.format import Kind
 from mppobs.model import AttemptOutcome, Context, CostKind, DropRecord, SampleRecord
-from mppobs.sidecar.fold_columns import MAX_SPAN_NS, Mask, Numbers, exact_sum
+from mppobs.sidecar.fold_columns import Mask, Numbers, exact_sum
 from mppobs.sidecar.fold_control import NonsenseError, check_time, context_of
 from mppobs.sidecar.fold_jobs import JobBook
 from mppobs.sidecar.fold_journals import JournalState, Source
@@ -26,6 +26,8 @@ from mppobs.sidecar.fold_labels import Labels
 MAX_GAP_NS: Final = 3600 * 10**9
 """Samples come every few seconds; what happened in a longer gap nobody knows, so it is nobody's idle time."""
 _CGROUPS: Final = 10_000
+_MAX_TOTAL_NS: Final = 1 << 62
+"""146 years, of all lanes together."""
 
 
 class Cgroup(NamedTuple):
@@ -57,7 +59,7 @@ class SampleFold:
         context = context_of(source, record.context_id) if record.context_id else None
         check_time(record.time_ns, now_ns)
         spans = (record.cpu_ns, record.throttled_ns, record.in_flight_ns)
-        if max(spans) > 1000 * MAX_SPAN_NS:
+        if max(spans) > _MAX_TOTAL_NS:
             raise NonsenseError("absurd_duration")
         if max(record.rss, record.peak_rss, record.memory_limit) > 1 << 60:
             raise NonsenseError("absurd_amount")

@@ -28,6 +28,7 @@ from mppobs.model import (
     JobRecord,
     PlanRecord,
     Reason,
+    Record,
     SampleRecord,
     Shard,
     ShardOutcome,
@@ -482,6 +483,58 @@ def counted(fold: Fold) -> int:
     """Return how many records the fold has counted, each in one of three ways."""
     own = fold.own
     return sum(own.invalid.values()) + sum(own.late.values()) + sum(own.records.values())
+
+
+TEN_CENTURIES = 10**12 * SECOND // 31
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        (JobRecord(JobEvent.START, 1, 5), "absurd_time"),
+        (JobRecord(JobEvent.START, 1, NOW, submit_ns=5), "absurd_time"),
+        (JobRecord(JobEvent.START, 1, NOW, deadline_ns=NOW + TEN_CENTURIES), "absurd_time"),
+        (JobRecord(JobEvent.START, 1, NOW, lease_ns=TEN_CENTURIES), "absurd_duration"),
+        (JobRecord(JobEvent.END, 1, NOW), "unknown_code"),
+        (JobRecord(JobEvent.SETTLED, 1, NOW), "unended_job"),
+        (JobRecord(JobEvent.CHECKPOINT, 99, NOW), "unknown_context"),
+        (PlanRecord(1, NOW, 2**50), "absurd_amount"),
+        (PlanRecord(1, NOW + 2 * 86_400 * SECOND, 1), "absurd_time"),
+        (SampleRecord(1, NOW, 2**63, 0, 0, 0, 0, 0, 0), "absurd_duration"),
+        (SampleRecord(1, NOW, 0, 2**61, 0, 0, 0, 0, 0), "absurd_amount"),
+        (EndRecord(5, sealed=False), "absurd_time"),
+        (CommitRecord(1, 1, 0, ShardOutcome.COMMITTED, NOW, first_start_ns=5), "absurd_time"),
+        (CommitRecord(1, 1, 0, ShardOutcome.COMMITTED, NOW, output_rows=2**60), "absurd_amount"),
+        (DispatchRecord(1, 1, 0, NOW, input_bytes=2**60), "absurd_amount"),
+        (DetailRecord(DetailKind.ACTIVITY, 1, 1, 0, NOW, (("read", TEN_CENTURIES),)), "absurd_amount"),
+        (AttemptRecord(1, 1, 0, AttemptOutcome.SUCCESS, NOW, 1, delay_ns=TEN_CENTURIES), "absurd_duration"),
+    ],
+)
+def test_nonsense_is_counted_by_reason_and_nowhere_else(record: Record, reason: str) -> None:
+    """A record that no sane writer writes changes one count."""
+    story = Story()
+    story.job(JobEvent.START)
+    story.fold_round()
+    before = story.fold.dump_running(), dict(story.fold.own.records)
+    story.journal.append(record)
+    story.fold_round()
+    assert story.fold.own.invalid == {reason: 1}
+    after = {name: count for name, count in story.fold.own.records.items() if name != "text"}
+    assert after == {name: count for name, count in before[1].items() if name != "text"}
+    assert story.fold.dump_running() == before[0]
+
+
+def test_clusters_beyond_their_cap_fold_into_other() -> None:
+    """Lost workers of too many clusters still count."""
+    story = Story(new_fold(FoldSettings(max_clusters=2)))
+    for number in range(4):
+        story.journal.context(replace(MAP, cluster=f"c{number}"))
+        lost = WorkerRecord(WorkerEvent.LOST, NOW, WorkerInfo(f"w{number}"))
+        story.journal.append(lost)
+    story.fold_round()
+    assert {name: sum(each.workers_lost.values()) for name, each in story.fold.clusters.items()} == {
+        "c0": 1, "c1": 1, OTHER: 2,
+    }  # fmt: skip
 
 
 def test_failed_retried_and_slow_attempts_are_all_kept() -> None:
