@@ -20,7 +20,7 @@ from pydantic_core import PydanticUndefined
 from mppobs.cli import show
 from mppobs.sidecar.app import serve
 from mppobs.sidecar.settings import ENV_PREFIX, PANELS, Shown, SidecarSettings
-from mppobs.sidecar.sources import Loaded, flag_name, load, shown
+from mppobs.sidecar.sources import REPEATED, Loaded, flag_name, load, shown
 
 _HELP: Final = """
 Follow the journals that workers write, and serve what they add up to: Prometheus metrics at /metrics, a JSON API
@@ -85,7 +85,7 @@ def _setting(name: str, panel: str) -> inspect.Parameter:
     option = typer.Option(
         flag_name(name), metavar=_metavar(field), help=_help(name, field), rich_help_panel=panel, show_default=False
     )
-    return _parameter(name, list[str] | None if name == "directories" else str | None, None, option)
+    return _parameter(name, list[str] | None if name in REPEATED else str | None, None, option)
 
 
 def _parameter(name: str, kind: Any, default: Any, option: Any) -> inspect.Parameter:

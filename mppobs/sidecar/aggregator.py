@@ -18,6 +18,7 @@ from mppobs.sidecar.fold_labels import FoldSettings
 from mppobs.sidecar.follow import LiveJournal
 from mppobs.sidecar.own import OwnJournal
 from mppobs.sidecar.pace import EngineSettings
+from mppobs.sidecar.slo_book import SloBook
 from mppobs.sidecar.store import Store
 
 
@@ -31,6 +32,7 @@ def open_engine(
     clock: Clock | None = None,
     shipped_live: Callable[[], Sequence[LiveJournal]] = tuple,
     hooks: Sequence[Hook] = (),
+    slos: SloBook | None = None,
 ) -> Engine:
     """
     Return the engine of a state directory, in the state of its last commit, following `directories`.
@@ -55,6 +57,7 @@ def open_engine(
             make_fold=lambda: Fold(fold or FoldSettings(), prices or PriceList(), ended=store.ended),
             shipped_live=shipped_live,
             hooks=hooks,
+            slos=slos,
         )
     except BaseException:
         store.close()

@@ -27,6 +27,8 @@ from mppobs.sidecar.quarantine import Quarantine
 from mppobs.sidecar.reading import ShardQuery, ShardRow
 from mppobs.sidecar.recovery import recover
 from mppobs.sidecar.running import DecidedJob
+from mppobs.sidecar.slo_book import SloBook
+from mppobs.sidecar.slo_keeper import SloKeeper
 from mppobs.sidecar.store import Checkpoint, Commit, Range, Round, Store
 from mppobs.sidecar.store_jobs import MAX_PAGE, JobPage, JobQuery, JobSummary
 from mppobs.sidecar.store_schema import StoreError, StoreFull
@@ -96,7 +98,8 @@ class Engine:
     `figures` and `health` are for readers that hold `lock`. `directories` are followed: the workers', the spool, and
     the one of `own`. `shipped_live` gives what agents last said of their workers. Hooks are called with the jobs of
     a round after its commit; one that raises is counted and logged, and a kill in between loses its call, so they
-    are for what may be lost, such as spans. Raises `StoreError` where the store cannot be trusted.
+    are for what may be lost, such as spans. What `slos` count is committed with each round.
+    Raises `StoreError` where the store cannot be trusted.
     """
 
     def __init__(
@@ -111,6 +114,7 @@ class Engine:
         make_fold: Callable[[], Fold],
         shipped_live: Callable[[], Sequence[LiveJournal]] = tuple,
         hooks: Sequence[Hook] = (),
+        slos: SloBook | None = None,
     ) -> None:
         self.settings = settings
         self.store = store
@@ -124,6 +128,8 @@ class Engine:
         self._make_fold = make_fold
         self._shipped_live = shipped_live
         self._hooks = hooks
+        self.slos = slos or SloBook()
+        self._slo_keeper = SloKeeper(store, self.slos)
         self._pace = Pace(settings, clock)
         self._quarantine = Quarantine(settings.poll_bytes, clock)
         self._up_since_ns = self._caught_up_ns = clock.time_ns()
@@ -138,6 +144,7 @@ class Engine:
             self._cursors = dict(found.loaded.cursors)
             self._round = found.loaded.round
             self._time_ns = found.loaded.time_ns
+            self._slo_keeper.recover(self.fold, max(self._clock.time_ns(), self._time_ns))
             self.figures.unreadable += found.unreadable
             self._pace.restart(found.loaded.rounds)
             self._say(ok=True, message=f"{found.unreadable} records of running jobs are gone" * bool(found.unreadable))
@@ -262,6 +269,7 @@ class Engine:
                 self._undo(f"no room, so nothing is counted until there is: {error}")
                 return TickReport(committed=False)
             self._round, self._time_ns = number, now
+            self._slo_keeper.committed()
             self.figures.archived_shards += archived
         records = sum(len(block.words) for block in blocks)
         self._committed(blocks, records, began)
@@ -281,6 +289,7 @@ class Engine:
             cursors={block.journal: self._follower.cursors[block.journal] for block in blocks},
             totals=totals,
             jobs=jobs,
+            slos=self._slo_keeper.round(fold, jobs, now_ns),
         )
 
     def _archive(self, job: DecidedJob, summary: JobSummary) -> int:
@@ -345,6 +354,11 @@ class Engine:
         now = self._clock.time_ns()
         with self.lock:
             self.live = live
+            try:
+                self._slo_keeper.tend(self.fold, live, max(now, self._time_ns))
+            except StoreFull as error:
+                self._undo(f"no room, so nothing is counted until there is: {error}")
+                return
         if decide:
             signs = job_signs(self.fold.running, live, self.fold.resolve)
             found = decisions(signs, now, self.settings.decide, up_since_ns=self._up_since_ns)

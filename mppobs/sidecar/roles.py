@@ -28,6 +28,8 @@ from mppobs.sidecar.reading import Check, ShardQuery, ShardRow
 from mppobs.sidecar.running import DecidedJob
 from mppobs.sidecar.settings import SidecarSettings
 from mppobs.sidecar.ship import Shipper
+from mppobs.sidecar.slo_book import SloBook
+from mppobs.sidecar.slo_files import SloFiles
 from mppobs.sidecar.span_choice import SpanSettings
 from mppobs.sidecar.spans import SpanExporter, SpanFigures, otlp_backend
 from mppobs.sidecar.spool import Spool, SpoolLimits
@@ -88,9 +90,11 @@ class EngineReading:
         with engine.lock:
             fold = engine.fold
             live = live_view(fold, engine.live, now_ns, LiveSettings(), recent=self._recent.runs(now_ns))
+            slos = engine.slos.figures(now_ns)
             yield View(
                 pipelines=fold.pipelines, stages=fold.stages, clusters=fold.clusters, own=fold.own, live=live,
-                tool=self._tool(), max_runs=self._settings.max_running_jobs_exposed, worst_k=self._settings.worst_k,
+                slos=slos, tool=self._tool(), max_runs=self._settings.max_running_jobs_exposed,
+                worst_k=self._settings.worst_k,
             )  # fmt: skip
 
     def _tool(self) -> ToolFigures:
@@ -105,6 +109,7 @@ class EngineReading:
             spans_exported=spans.exported,
             spans_dropped=spans.dropped,
             archived_shards=figures.archived_shards,
+            slo_reload_errors=self._engine.slos.files.errors,
         )
 
     def jobs(self, query: JobQuery, *, running: bool, finished: bool) -> JobPage:
@@ -124,6 +129,7 @@ class EngineReading:
         health, lag = self._engine.health, self._engine.lag_seconds()
         return [
             Check("store", health.ok, health.message or "rounds are committed"),
+            Check("slos", ok=True, detail=self._engine.slos.files.status),
             Check("lag", lag <= MAX_LAG_SECONDS, f"figures are {lag:.1f} s old; {MAX_LAG_SECONDS:.0f} s are allowed"),
         ]
 
@@ -224,6 +230,7 @@ def _engine(settings: SidecarSettings, spool: Spool, hooks: Sequence[Hook], cloc
         clock=clock,
         shipped_live=spool.running,
         hooks=hooks,
+        slos=SloBook(SloFiles(settings.slo_files, most=settings.max_slos), prometheus_days=settings.prometheus_days),
     )
 
 

@@ -128,7 +128,8 @@ PANELS: Final[Mapping[str, tuple[str, ...]]] = {
         "host", "port", "port_file", "write_token", "write_token_file", "read_token", "read_token_file",
     ),
     "Judging jobs": ("settle_seconds", "lease_seconds", "idle_seconds", "retention_days", "price_file"),
-    "Caps on what is exposed": ("max_pipelines", "max_stages", "max_running_jobs_exposed", "worst_k"),
+    "Promises": ("slo_files", "prometheus_days"),
+    "Caps on what is exposed": ("max_pipelines", "max_stages", "max_slos", "max_running_jobs_exposed", "worst_k"),
     "Limits on what is accepted": ("max_body_bytes", "max_journals", "spool_bytes", "max_requests_in_flight"),
     "Traces": ("otlp_endpoint", "max_spans_per_job", "span_sample"),
 }  # fmt: skip
@@ -190,10 +191,18 @@ class SidecarSettings(BaseSettings):
     price_file: File | None = None
     """Prices by node type and per GB shuffled, as YAML. Without one, 0.40 US dollars an hour, 0.12 on spot."""
 
+    slo_files: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_paths), Shown("FILE")] = ()
+    """Files of SLOs (aggregator): repeat the flag, or write a.yaml:b.yaml in the environment. A file that changes is
+    taken up at once; one that cannot be understood then leaves the SLOs as they are."""
+    prometheus_days: Days = 15.0
+    """How long Prometheus keeps samples. Counts of SLOs in windows beyond that are exposed as they are."""
+
     max_pipelines: Annotated[Count, Field(ge=1)] = 1000
     """Pipelines that get series of their own; the rest share __other__."""
     max_stages: Annotated[Count, Field(ge=1)] = 30
     """Stages per pipeline that get series of their own."""
+    max_slos: Annotated[Count, Field(ge=1)] = 1000
+    """SLOs that the files may hold together."""
     max_running_jobs_exposed: Count = 50
     """Jobs that get mpp_run_* gauges at a time."""
     worst_k: Count = 10

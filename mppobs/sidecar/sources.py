@@ -22,6 +22,9 @@ from mppobs.yamlfile import load as load_yaml
 CLIENT_VARIABLES: Final = frozenset({"MPPOBS_SIDECAR_URL"})
 """Variables with the same beginning that say where to find a sidecar, to those who read one."""
 
+REPEATED: Final[Mapping[str, str]] = {"directories": "--directory", "slo_files": "--slo"}
+"""Settings whose flag can be given several times, and what it is called."""
+
 Flag = str | Sequence[str]
 """A flag's value as it was typed; a list where the flag can be repeated."""
 
@@ -44,10 +47,10 @@ def flag_name(field: str) -> str:
     """
     Return the flag that sets a field.
 
-    >>> flag_name("settle_seconds"), flag_name("directories")
-    ('--settle-seconds', '--directory')
+    >>> flag_name("settle_seconds"), flag_name("directories"), flag_name("slo_files")
+    ('--settle-seconds', '--directory', '--slo')
     """
-    return "--directory" if field == "directories" else "--" + field.replace("_", "-")
+    return REPEATED.get(field) or "--" + field.replace("_", "-")
 
 
 def load(

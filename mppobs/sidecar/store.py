@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,7 @@ from mppobs.sidecar.fold_jobs import EndedJob
 from mppobs.sidecar.follow import Cursor
 from mppobs.sidecar.store_jobs import JobPage, JobQuery, JobSummary, insert_jobs, merge_pages, select_ended, select_jobs
 from mppobs.sidecar.store_schema import StateLock, StoreError, StoreFull, damaged, open_reader, open_writer
+from mppobs.sidecar.store_slos import SloRows, StoredSlos, last_success, read_slos, thin_slos, write_slos
 from mppobs.sidecar.store_totals import Totals, TotalsRow, totals_of, totals_row
 
 _UPSERT_JOURNAL = (
@@ -66,6 +67,7 @@ class Commit:
     """Those that changed, whole."""
     jobs: list[JobSummary] = field(default_factory=list)
     """Those that were decided."""
+    slos: SloRows = field(default_factory=SloRows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +161,27 @@ class Store:
             connection.executemany(_UPSERT_JOURNAL, journals)
             connection.executemany(_UPSERT_TOTALS, map(totals_row, commit.totals))
             insert_jobs(connection, commit.jobs)
+            write_slos(connection, commit.slos)
+
+    def slos(self) -> StoredSlos:
+        """Return what SLOs have counted. Raises `StoreError` where any of it is damaged."""
+        with self._trusting(), self._reading() as connection:
+            return read_slos(connection)
+
+    def commit_slos(self, rows: SloRows) -> None:
+        """Make durable what no round changed: a minute that passed, SLOs that are new. Raises `StoreFull`."""
+        with self._transaction() as connection:
+            write_slos(connection, rows)
+
+    def thin_slos(self, gone: Mapping[str, Sequence[int]]) -> None:
+        """Forget slots of SLOs, by name. Raises `StoreFull`."""
+        with self._transaction() as connection:
+            thin_slos(connection, gone)
+
+    def last_success(self, pipeline: str, tenant: str) -> int:
+        """Return when the newest successful job of a pipeline ended; see `mppobs.sidecar.store_slos.last_success`."""
+        with self._reading() as connection:
+            return last_success(connection, pipeline, tenant)
 
     def checkpoint(self, checkpoint: Checkpoint, time_ns: int) -> int:
         """

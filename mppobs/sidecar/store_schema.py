@@ -73,6 +73,31 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE INDEX jobs_by_id ON jobs (job_id, end_ns DESC)",
         "CREATE INDEX jobs_by_settled ON jobs (settled_ns)",
     ),
+    (
+        """CREATE TABLE slos (
+            name TEXT PRIMARY KEY,      -- team/name
+            revision INTEGER NOT NULL,
+            definition TEXT NOT NULL,   -- hash of what its events are
+            objective TEXT NOT NULL,    -- a fraction
+            start_ns INTEGER NOT NULL,  -- when the revision began to count
+            total INTEGER NOT NULL,
+            bad INTEGER NOT NULL,
+            latched INTEGER NOT NULL,   -- whether its newest event was bad
+            marks TEXT NOT NULL         -- JSON: changes of the objective, [[time_ns, before, after], ...]
+        ) WITHOUT ROWID""",
+        """CREATE TABLE slo_steps (
+            name TEXT NOT NULL,
+            revision INTEGER NOT NULL,
+            slot INTEGER NOT NULL,      -- of five minutes, since the epoch
+            total INTEGER NOT NULL,     -- everything counted by its end
+            bad INTEGER NOT NULL,
+            PRIMARY KEY (name, revision, slot)
+        ) WITHOUT ROWID""",
+        """CREATE TABLE slo_minutes (
+            one INTEGER PRIMARY KEY CHECK (one = 1),
+            data TEXT NOT NULL          -- JSON: what the minute that goes on has seen
+        )""",
+    ),
 )
 """Statements by schema version, from 1: only ever append."""
 

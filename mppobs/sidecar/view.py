@@ -20,6 +20,7 @@ from mppobs.sidecar.aggregates import (
     StageKey,
     StageTotals,
 )
+from mppobs.slo.evaluate import Tally
 from mppobs.slo.model import Counts, Slo
 
 
@@ -111,12 +112,10 @@ class Live:
 
 @dataclass(frozen=True, slots=True)
 class SloFigures:
-    """How an SLO stands, as committed; `mppobs.slo.evaluate` says what each figure means."""
+    """How an SLO stands, as committed; the tally is the engine's own and changes."""
 
     slo: Slo
-    revision: int
-    start_ns: int
-    counts: Counts
+    tally: Tally
     latched: bool | None
     """Whether its newest event was bad; `None` where it has events enough for a rate."""
     budget_left: Fraction

@@ -61,7 +61,10 @@ class Tally:
         """Count events that became known at a time."""
         self.counts += events
         self.latched = events.bad > 0
-        self.history.put(slot_of(time_ns), self.counts)
+        newest = self.history.newest
+        # A clock that was set back must not stop the counting.
+        slot = slot_of(time_ns) if newest is None else max(slot_of(time_ns), newest.slot)
+        self.history.put(slot, self.counts)
 
 
 def definition(slo: Slo) -> str:
@@ -91,7 +94,7 @@ class Evaluator:
     >>> evaluator = Evaluator()
     >>> evaluator.watch([Slo("t", "ok", IndicatorKind.JOB_SUCCESS, Fraction(99, 100), 30, "nightly")], 0)
     >>> evaluator.job(JobFacts("nightly", "default", RunKind.SCHEDULED, JobOutcome.FAILURE, 0, 1), 1)
-    >>> [(tally.name, tally.counts) for tally in evaluator.take_changed()]
+    >>> [(tally.name, tally.counts) for tally in evaluator.changed()]
     [('t/ok', Counts(total=1, bad=1))]
     """
 
@@ -134,10 +137,13 @@ class Evaluator:
             if slo.tenant == facts.tenant:
                 self._count(slo, judge_minute(slo, facts), time_ns)
 
-    def take_changed(self) -> list[Tally]:
-        """Return the tallies that changed since the last call, by name."""
-        changed, self._changed = self._changed, set()
-        return [self.tallies[name] for name in sorted(changed)]
+    def changed(self) -> list[Tally]:
+        """Return the tallies that changed since `saved` was called last, by name."""
+        return [self.tallies[name] for name in sorted(self._changed)]
+
+    def saved(self) -> None:
+        """Take it that everything that changed has been written down."""
+        self._changed = set()
 
     def thin(self, now_ns: int) -> Mapping[str, list[int]]:
         """Thin every history; return the slots that are gone, by name."""

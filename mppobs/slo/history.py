@@ -60,6 +60,11 @@ class History:
         """Yield the steps, oldest first."""
         return map(Step, self._slots, self._totals, self._bads)
 
+    @property
+    def newest(self) -> Step | None:
+        """Return the newest step."""
+        return Step(self._slots[-1], self._totals[-1], self._bads[-1]) if self._slots else None
+
     def put(self, slot: int, counts: Counts) -> None:
         """Say what had been counted by the end of a slot. Raises `ValueError` for one that is before the newest."""
         if self._slots and slot < self._slots[-1]:

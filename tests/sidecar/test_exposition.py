@@ -34,6 +34,7 @@ from mppobs.sidecar.exposition import (
 )  # fmt: skip
 from mppobs.sidecar.families import FAMILIES
 from mppobs.sidecar.view import Live, LiveRun, View
+from mppobs.slo.evaluate import Tally
 from mppobs.slo.model import Counts
 from tests.servers import Prometheus, prometheus, require, run, wait_until
 from tests.sidecar.views import NOW, SECOND, full_view
@@ -113,8 +114,9 @@ def test_listed_label_values_exist_at_zero_from_the_start() -> None:
 
 def test_an_slo_is_exposed_at_zero_from_its_load_and_latches_only_where_it_is_sparse() -> None:
     """Counters of an SLO without events are there, at 0; objective, start and period are exact."""
-    fresh = {"counts": Counts(0, 0), "latched": None, "provisional": 0, "start_ns": NOW, "windows": {}}
-    promise = replace(full_view(1).slos[0], **fresh)
+    promise = full_view(1).slos[0]
+    tally = Tally(promise.slo.full_name, "", promise.slo.objective, NOW)
+    promise = replace(promise, tally=tally, latched=None, provisional=0, windows={})
     text = text_of(View(slos=[promise]))
 
     own = {name: value(text, name, slo="team/pipeline-0") for name in BY_NAME if name.startswith("mpp_slo_")}

@@ -51,7 +51,11 @@ def test_an_aggregator_whose_engine_stands_still_is_not_ready(tmp_path: Path) ->
         engine.tick()
         assert all(check.ok for check in reading.checks(clock.time_ns()))
         clock.advance(seconds=31)
-        assert {check.name: check.ok for check in reading.checks(clock.time_ns())} == {"store": True, "lag": False}
+        assert {check.name: check.ok for check in reading.checks(clock.time_ns())} == {
+            "store": True,
+            "slos": True,
+            "lag": False,
+        }
     finally:
         engine.close()
 

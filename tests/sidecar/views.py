@@ -18,6 +18,7 @@ from mppobs.sidecar.aggregates import (
     StageTotals,
 )  # fmt: skip
 from mppobs.sidecar.view import Live, LiveAttempt, LivePipeline, LiveRun, LiveStraggler, SloFigures, ToolFigures, View
+from mppobs.slo.evaluate import Tally
 from mppobs.slo.model import Counts, IndicatorKind, Slo
 
 NOW = 1_700_000_000_000_000_000
@@ -44,7 +45,8 @@ def full_view(pipelines: int, stages: int = 3) -> View:
 def _slo(key: PipelineKey) -> SloFigures:
     slo = Slo("team", key.pipeline, IndicatorKind.ON_TIME, Fraction(95, 100), 30, key.pipeline, "default", owner="data")
     windows = {"30d": Counts(40, 1)}
-    return SloFigures(slo, 1, NOW - 3600 * SECOND, Counts(50, 2), True, Fraction(1, 2), windows, 1)
+    tally = Tally(slo.full_name, "", slo.objective, NOW - 3600 * SECOND, 1, Counts(50, 2), latched=True)
+    return SloFigures(slo, tally, True, Fraction(1, 2), windows, 1)
 
 
 def _fill(histogram: Histogram) -> None:
