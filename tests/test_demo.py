@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -84,7 +85,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoRun]:
         "--workers=2", f"--data={directory}/data", f"--keep={directory}/records", f"--json={report}",
         f"--port={port}", "--serve",
     ]  # fmt: skip
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(directory), "COLUMNS": "160"}
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "160"}
     with (
         servers.prometheus(directory / "prometheus", [f"127.0.0.1:{port}"], interval="250ms") as prometheus,
         servers.process(command, log, env) as child,
@@ -248,22 +249,32 @@ def test_sidecar_of_the_demo_is_ready_and_describes_itself(demo: DemoRun) -> Non
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
 def test_interrupted_demo_leaves_nothing_behind(number: signal.Signals, tmp_path: Path) -> None:
     """An interrupt in the middle of a job ends the workers and the sidecar, and removes every temporary file."""
-    mark, scratch, log = uuid.uuid4().hex, tmp_path / "scratch", tmp_path / "log"
-    scratch.mkdir()
+    mark, log = uuid.uuid4().hex, tmp_path / "log"
     command = [
         sys.executable, "-m", "mppobs.cli.main", "demo", "--scale-factor=0.02", "--runs=100", "--workers=2",
         f"--data={tmp_path}/data",
     ]  # fmt: skip
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(scratch), "DEMO_MARK": mark}
+    # Not below tmp_path: worker processes are reached by a socket there, whose path may have 107 characters.
+    with tempfile.TemporaryDirectory(prefix="demo-") as scratch:
+        env = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": scratch, "DEMO_MARK": mark}
+        _interrupt(command, log, env, number)
+        servers.wait_until("the last process", lambda: not marked(mark), seconds=10)
+        assert os.listdir(scratch) == []
+    assert "Traceback" not in log.read_text()
+
+
+def _interrupt(command: list[str], log: Path, env: dict[str, str], number: signal.Signals) -> None:
+    """Run a demo, and interrupt it when its first job is done."""
+
+    def is_running_jobs() -> bool:
+        assert child.poll() is None, log.read_text()
+        return "Q1 run 1" in log.read_text()
+
     with servers.process(command, log, env) as child:
-        servers.wait_until("the first job", lambda: "Q1 run 1" in log.read_text(), seconds=90)
-        assert len(marked(mark)) >= 4  # the demo, its sidecar and two workers
+        servers.wait_until("the first job", is_running_jobs, seconds=90)
+        assert len(marked(env["DEMO_MARK"])) >= 4  # the demo, its sidecar and two workers
         child.send_signal(number)
         assert child.wait(30) == 130, log.read_text()
-    servers.wait_until("the last process", lambda: not marked(mark), seconds=10)
-
-    assert list(scratch.iterdir()) == []
-    assert "Traceback" not in log.read_text()
 
 
 def marked(mark: str) -> list[int]:
