@@ -57,9 +57,11 @@ def humanize_duration(value: float) -> str:
     """
     Return seconds in days, hours, minutes and seconds, the largest first.
 
-    >>> humanize_duration(3601), humanize_duration(75), humanize_duration(31.5)
-    ('1h 0m 1s', '1m 15s', '31.5s')
+    >>> humanize_duration(3601), humanize_duration(31.5), humanize_duration(0.25)
+    ('1h 0m 1s', '31.5s', '250ms')
     """
+    if abs(value) < 1:
+        return humanize(value) + "s"
     whole = int(abs(value))
     if whole < 60:
         return f"{value:.4g}s"

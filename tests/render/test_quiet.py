@@ -199,6 +199,7 @@ def test_a_month_without_a_page(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_month_without_a_page_scraped_often(tmp_path: Path) -> None:
     """The same, scraped and evaluated three times as often."""
     assert _burnt(tmp_path, 5 * MINUTE) == {OUTAGE}
