@@ -23,7 +23,8 @@ def span_id(job: JobKey, stage: str = "", shard: Shard | None = None, attempt: i
     Return the 64-bit span ID of a job, of a stage of it, of a shard, or of one attempt, by what is given.
 
     >>> key = JobKey("c", "t", "nightly-1", 0)
-    >>> len({span_id(key), span_id(key, "map"), span_id(key, "map", 7), span_id(key, "map", "7"), span_id(key, "map", 7, 0)})
+    >>> spans = [span_id(key), span_id(key, "map"), span_id(key, "map", 7), span_id(key, "map", 7, 0)]
+    >>> len({*spans, span_id(key, "map", "7")})
     5
     """
     parts = [job.cluster, job.tenant, job.job_id, str(job.incarnation), stage]

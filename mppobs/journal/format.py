@@ -274,9 +274,7 @@ def shard_word(key: int) -> int:
     return key << 1 | 1
 
 
-def slot_identity(
-    kind: int, context_id: int, attempt: int = 0, *, speculative: bool = False
-) -> int:
+def slot_identity(kind: int, context_id: int, attempt: int = 0, *, speculative: bool = False) -> int:
     """
     Return word 0 of an occupied slot: kind (bits 0-7), flags (8-15), attempt (16-31), context (32-62).
 
