@@ -1,5 +1,5 @@
 """
-The JSON API: jobs, shards, pipelines and indicators, paged, filtered and typed.
+The JSON API: jobs, shards, pipelines, indicators and SLOs, paged, filtered and typed.
 
 Filters that are misspelt are refused with the nearest right word, so that a query never silently selects more
 than was meant. Cursors are opaque: pass `next` back unchanged.
@@ -26,12 +26,15 @@ from mppobs.sidecar.filters import (
     RunFilters,
     ShardFilters,
     SliFilters,
+    SloFilters,
 )  # fmt: skip
 from mppobs.sidecar.problems import ProblemError, documented, short
 from mppobs.sidecar.reading import Reading, ShardQuery
 from mppobs.sidecar.schemas import JobDetail, JobPage, PipelineList, ShardPage, SliReport
+from mppobs.sidecar.schemas_slo import SloList
+from mppobs.sidecar.slo_answers import slo_state
 from mppobs.sidecar.store_jobs import JobQuery, JobSummary, PagePlace
-from mppobs.sidecar.view import LivePipeline, View
+from mppobs.sidecar.view import LivePipeline, SloFigures, View
 
 JobId = Annotated[str, Path(max_length=MAX_NAME, description="The job's name, as whoever ran it gave it.")]
 
@@ -44,6 +47,7 @@ def api_router(reading: Reading, clock: Clock) -> APIRouter:
     router = APIRouter(prefix="/api/v1")
     _job_routes(router, reading, clock)
     _pipeline_routes(router, reading, clock)
+    _slo_routes(router, reading, clock)
     return router
 
 
@@ -102,14 +106,50 @@ def _pipeline_routes(router: APIRouter, reading: Reading, clock: Clock) -> None:
             return answers.sli_report(view, _chosen(view, filters, filters.pipeline), now)
 
 
+def _slo_routes(router: APIRouter, reading: Reading, clock: Clock) -> None:
+    @router.get("/slos", tags=["promises"], responses=_UNKNOWN)
+    def slos(filters: Annotated[SloFilters, Query()]) -> SloList:
+        """List SLOs by name: objective, budget left, burn per window, and how long the budget lasts."""
+        now = clock.time_ns()
+        with reading.view(now) as view:
+            chosen = _slos(view, filters)
+            page = chosen[: filters.limit]
+            try:
+                found = [slo_state(each, now, filters.month) for each in page]
+            except ConfigError as error:
+                raise _invalid("month", error) from error
+        more = page[-1].slo.full_name if len(chosen) > len(page) else None
+        return SloList(slos=found, next=more, problem=view.slo_problem)
+
+
+def _slos(view: View, filters: SloFilters) -> list[SloFigures]:
+    """Return the SLOs that pass the filters, by name. A name that none has is refused with the nearest one."""
+    names = sorted(each.slo.full_name for each in view.slos)
+    if filters.slo is not None and filters.slo not in names:
+        hint = nearest(filters.slo[:200], names) if names else "none is watched"
+        raise ProblemError(HTTPStatus.NOT_FOUND, f"no SLO {short(filters.slo)}; {hint}", "not_found")
+    found = [
+        each
+        for each in view.slos
+        if filters.slo in (None, each.slo.full_name)
+        and filters.pipeline in (None, each.slo.pipeline)
+        and filters.owner in (None, each.slo.owner)
+        and (filters.cursor is None or each.slo.full_name > filters.cursor)
+    ]
+    return sorted(found, key=lambda each: each.slo.full_name)
+
+
+def _invalid(parameter: str, error: ConfigError) -> RequestValidationError:
+    """Return the refusal of a parameter."""
+    return RequestValidationError([{"type": "value_error", "loc": ("query", parameter), "msg": str(error)}])
+
+
 def _query(filters: JobFilters) -> JobQuery:
     """Return what the store is asked, or refuse a cursor that is not ours."""
     try:
         after = None if filters.cursor is None else PagePlace.parse(filters.cursor)
     except ConfigError as error:
-        raise RequestValidationError(
-            [{"type": "value_error", "loc": ("query", "cursor"), "msg": str(error)}]
-        ) from error
+        raise _invalid("cursor", error) from error
     return JobQuery(
         pipeline=filters.pipeline, tenant=filters.tenant, cluster=filters.cluster, outcome=filters.outcome,
         since_ns=answers.nanoseconds(filters.since), until_ns=answers.nanoseconds(filters.until), after=after,

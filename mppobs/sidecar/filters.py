@@ -92,6 +92,23 @@ class ShardFilters(RunFilters):
     """How many to return at the most."""
 
 
+class SloFilters(Filters):
+    """Which SLOs, and of what time."""
+
+    slo: Name | None = None
+    """Only the one of this name, `team/name`."""
+    pipeline: Name | None = None
+    """Only those on this pipeline."""
+    owner: Name | None = None
+    """Only those of this owner."""
+    month: Annotated[str, Field(pattern="^[0-9]{4}-(0[1-9]|1[0-2])$")] | None = None
+    """Report this month of the calendar (UTC), `YYYY-MM`, as the period."""
+    cursor: Name | None = None
+    """`next` of the page before."""
+    limit: Limit = 100
+    """How many to return at the most."""
+
+
 class PipelineFilters(Filters):
     """Which pipelines."""
 

@@ -154,6 +154,8 @@ class View:
     own: SelfTotals = field(default_factory=SelfTotals)
     live: Live = field(default_factory=Live)
     slos: Sequence[SloFigures] = ()
+    slo_problem: str = ""
+    """Why the newest change of their files is refused; empty where it is not."""
     tool: ToolFigures = field(default_factory=ToolFigures)
     agent: bool = False
     """Whether only the tool's own metrics are shown: an agent computes no others."""

@@ -42,7 +42,7 @@ _GZIP_LEVEL: Final = 3
 """A third of the time of the usual 9, for a few percent more bytes."""
 
 _DESCRIPTION: Final = """
-What a massively parallel job does, measured shard by shard: jobs, shards, pipelines and the indicators M1 to M12.
+What a massively parallel job does, measured shard by shard: jobs, shards, pipelines, indicators M1 to M12, and SLOs.
 
 Times are RFC 3339 in UTC, durations seconds, sizes bytes, money US dollars, ratios in [0, 1]. A figure that nothing
 is known of is `null`, never 0. Errors are `application/problem+json`.

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,6 +23,7 @@ from mppobs.model import (
     JobKey,
     JobOutcome,
     Reason,
+    RunKind,
     ShardOutcome,
     StragglerCause,
     Tier,
@@ -31,8 +33,10 @@ from mppobs.sidecar.reading import Check, ShardQuery, ShardRow
 from mppobs.sidecar.schemas import LiveReport
 from mppobs.sidecar.settings import SidecarSettings
 from mppobs.sidecar.store_jobs import JobPage, JobQuery, JobSummary, StageSummary, merge_pages
-from mppobs.sidecar.view import Live, LiveAttempt, LivePipeline, LiveStraggler, View
+from mppobs.sidecar.view import Live, LiveAttempt, LivePipeline, LiveStraggler, SloFigures, View
 from mppobs.sidecar.web import Parts
+from mppobs.slo.evaluate import Evaluator
+from mppobs.slo.model import Counts, IndicatorKind, Slo
 
 START_NS = 1_700_000_000_000_000_000
 SECOND = 10**9
@@ -164,6 +168,24 @@ class HandMadeSpool:
         self.reports.append(live)
 
 
+def promises() -> list[SloFigures]:
+    """Return an SLO that has spent its budget and is latched, and one that has all of it; both since 100 seconds."""
+    nightly = Slo(
+        "risk", "nightly-on-time", IndicatorKind.ON_TIME, Fraction(95, 100), 30, "nightly", owner="scoring",
+        tier=Tier.CRITICAL, exclude=(RunKind.DRILL,), expected_events=30,
+    )  # fmt: skip
+    hourly = Slo("ads", "hourly-shards", IndicatorKind.SHARD_SUCCESS, Fraction(999, 1000), 28, "hourly", tenant="ads")
+    evaluator = Evaluator()
+    evaluator.watch([nightly, hourly], START_NS)
+    evaluator.tally(nightly).add(Counts(3, 2), START_NS + SECOND)
+    evaluator.tally(hourly).add(Counts(10_000, 4), START_NS + SECOND)
+    evaluator.watch([replace(nightly, objective=Fraction(9, 10)), hourly], START_NS + 2 * SECOND)
+    return [
+        SloFigures(slo, evaluator.tally(slo), latched, Fraction(0), provisional=1)
+        for slo, latched in zip(evaluator.slos, (True, None), strict=True)
+    ]
+
+
 def populated() -> HandMade:
     """Return an aggregator with two pipelines, three finished jobs and one that runs and has a straggler."""
     nightly, nightly_map = totals("nightly")
@@ -182,6 +204,7 @@ def populated() -> HandMade:
         pipelines={nightly.key: nightly, hourly.key: hourly},
         stages={nightly_map.key: nightly_map, hourly_map.key: hourly_map},
         live=live,
+        slos=promises(),
     )
     rows = [
         ShardRow("map", number, ShardOutcome.COMMITTED, 1, START_NS, START_NS + number * SECOND, number * SECOND)

@@ -263,7 +263,8 @@ def test_the_document_describes_every_path_and_its_errors(client: Client) -> Non
     document = client.get("/openapi.json").json()
     assert set(document["paths"]) == {
         "/healthz", "/readyz", "/metrics", "/api/v1/jobs", "/api/v1/jobs/{job_id}", "/api/v1/jobs/{job_id}/shards",
-        "/api/v1/pipelines", "/api/v1/slis", "/api/v1/journals/{journal}/segments/{segment}", "/api/v1/live",
+        "/api/v1/pipelines", "/api/v1/slis", "/api/v1/slos", "/api/v1/journals/{journal}/segments/{segment}",
+        "/api/v1/live",
     }  # fmt: skip
     for path, methods in document["paths"].items():
         for operation in methods.values():

@@ -22,6 +22,7 @@ READING = [
     "/api/v1/jobs/x/shards",
     "/api/v1/pipelines",
     "/api/v1/slis",
+    "/api/v1/slos",
     "/openapi.json",
 ]
 WRITING = [SEGMENT, "/api/v1/live"]

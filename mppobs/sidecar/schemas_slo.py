@@ -1,0 +1,95 @@
+"""The shapes of the API for SLOs, with their documentation."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from mppobs.model import RunKind, Tier
+from mppobs.sidecar.schemas import Seconds, Shape
+from mppobs.slo.model import EventUnit, IndicatorKind
+
+
+class SloPeriod(Shape):
+    """A stretch of time with its error budget."""
+
+    start: datetime
+    """When it begins, or when counting began where that is later."""
+    end: datetime
+    events: int
+    bad_events: int
+    good_ratio: float | None
+    """`null` where there is no event."""
+    allowed_bad_events: float
+    """The budget: of the events that came, or of those expected where more are to come."""
+    bad_events_left: float
+    """Below 0 where too many were bad."""
+    budget_left_ratio: float
+    """1 is all of it; below 0 it is overspent."""
+
+
+class SloWindow(Shape):
+    """One of the windows that alerts look at, ending now."""
+
+    window: str
+    events: int
+    bad_events: int
+    burn_rate: float
+    """1 spends exactly the whole budget in a period; 0 where there is no event."""
+
+
+class SloChange(Shape):
+    """A change of the objective: counts went on, the budget is another."""
+
+    time: datetime
+    before_ratio: float
+    after_ratio: float
+
+
+class SloState(Shape):
+    """One promise, and how it is kept."""
+
+    slo: str
+    """`team/name`."""
+    description: str
+    indicator: IndicatorKind
+    unit: EventUnit
+    """What one event is."""
+    pipeline: str
+    tenant: str
+    """Empty for all of them, as `stage`."""
+    stage: str
+    owner: str
+    tier: Tier
+    exclude: list[RunKind]
+    """Kinds of run whose events do not count."""
+    objective_ratio: float
+    period_days: int
+    calendar: bool
+    """Whether the period is the month of the calendar (UTC)."""
+    revision: int
+    """How many definitions of its events there have been."""
+    since: datetime
+    """When this revision began to count."""
+    events: int
+    """Since then, as the next."""
+    bad_events: int
+    provisional_bad_events: int
+    """Running jobs that are predicted to become bad events."""
+    latched: bool | None
+    """Whether the newest event was bad; `null` where there are events enough for a rate."""
+    period: SloPeriod
+    """The present one, or the month that was asked for."""
+    windows: list[SloWindow]
+    exhausted_in_seconds: Seconds | None
+    """Until the present budget is gone at the pace of the last day with events; `null` where it does not shrink."""
+    changes: list[SloChange]
+
+
+class SloList(Shape):
+    """SLOs by name, and where to go on."""
+
+    slos: list[SloState]
+    next: str | None
+    """`cursor` of the next page; `null` where this is the last."""
+    problem: str
+    """Why the newest change of the files is refused, so that these are those before; empty where it is not."""
