@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mppobs.cli.slo_budget import report, status
 from mppobs.cli.slo_proof import proof
 from mppobs.slo.diff import diff
 from mppobs.slo.lint import Check, Finding, Level, Surroundings, lint
@@ -27,6 +28,8 @@ _COLOURS = {Level.ERROR: "bold red", Level.WARNING: "yellow"}
 
 
 app.command()(proof)
+app.command()(status)
+app.command()(report)
 
 
 @app.callback()

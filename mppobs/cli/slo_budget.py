@@ -1,0 +1,223 @@
+"""`mppobs slo status` and `mppobs slo report`: how the promises of a running sidecar are kept."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mppobs.cli import show
+from mppobs.cli.client import DEFAULT_URL, JsonOption, SidecarClient, TokenOption, UrlOption
+
+MOST: Final = 10_000
+"""SLOs that are listed."""
+_UNITS: Final = {"job": "runs", "shard": "shards", "minute": "minutes", "cent": "cents", "query": "events"}
+
+PipelineOption = Annotated[str | None, typer.Option("--pipeline", "-p", help="Only those on this pipeline.")]
+OwnerOption = Annotated[str | None, typer.Option("--owner", help="Only those of this owner.")]
+
+
+def status(
+    slo: Annotated[str | None, typer.Argument(metavar="[TEAM/NAME]", help="One SLO, with its windows.")] = None,
+    pipeline: PipelineOption = None,
+    owner: OwnerOption = None,
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """
+    Show how much error budget is left, how fast it goes, and how long it lasts.
+
+    For example, all of one owner: mppobs slo status --owner scoring
+    """
+    query = {"slo": slo, "pipeline": pipeline, "owner": owner}
+    with SidecarClient(url, token) as client:
+        found = list(client.pages("/slos", "slos", query, MOST))
+        problem = client.get("/slos", {"limit": 1})["problem"]
+    if as_json:
+        show.print_json({"slos": found, "problem": problem})
+        return
+    out = show.console()
+    if slo is not None:
+        for each in found:
+            _print_one(out, each)
+    else:
+        out.print(status_table(found))
+    if problem:
+        out.print(
+            Text(f"\nthe newest change of the files is refused, these are the SLOs before it:\n{problem}", show.BAD)
+        )
+
+
+def report(
+    month: Annotated[
+        str, typer.Option("--month", metavar="YYYY-MM", help="The month, in UTC; this one by default.")
+    ] = "",
+    pipeline: PipelineOption = None,
+    owner: OwnerOption = None,
+    url: UrlOption = DEFAULT_URL,
+    token: TokenOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """
+    Report how the promises were kept in a month: events, what was good, and what was left of the budget.
+
+    For example: mppobs slo report --month 2026-01
+    """
+    chosen = month or datetime.now(UTC).strftime("%Y-%m")
+    query = {"pipeline": pipeline, "owner": owner, "month": chosen}
+    with SidecarClient(url, token) as client:
+        found = list(client.pages("/slos", "slos", query, MOST))
+    if as_json:
+        show.print_json({"month": chosen, "slos": found})
+    else:
+        show.console().print(report_table(found, chosen))
+
+
+def status_table(slos: list[dict[str, Any]]) -> Table:
+    """Return the table of SLOs."""
+    caption = (
+        "left: of the period's budget · lasts: at the pace of the last day with events"
+        if slos
+        else "no SLO is watched: `mppobs sidecar --slo FILE`"
+    )
+    figures = ("objective", "events", "bad", "may be bad", "left", "burn 1h", "burn 1d", "lasts")
+    made = show.table("SLOs", ["SLO", "owner", "last"], figures, caption)
+    for each in slos:
+        period, burn = each["period"], {window["window"]: window["burn_rate"] for window in each["windows"]}
+        made.add_row(
+            each["slo"],
+            each["owner"] or show.NONE,
+            _last(each["latched"]),
+            _objective(each["objective_ratio"]),
+            show.count(period["events"]),
+            show.marked(period["bad_events"], show.DOUBTFUL),
+            _more(each),
+            _left(period["budget_left_ratio"]),
+            _burn(burn["1h"]),
+            _burn(burn["1d"]),
+            _lasts(each),
+        )
+    return made
+
+
+def report_table(slos: list[dict[str, Any]], month: str) -> Table:
+    """Return the table of a month."""
+    caption = "months in UTC; a month in which counting began, or that goes on, is reported as far as it goes"
+    made = show.table(
+        f"SLOs in {month}", ["SLO", "owner", "kept"], ["objective", "good", "events", "bad", "left", "days"], caption
+    )
+    for each in slos:
+        period = each["period"]
+        made.add_row(
+            each["slo"],
+            each["owner"] or show.NONE,
+            _kept(period, each["objective_ratio"]),
+            _objective(each["objective_ratio"]),
+            show.percent(period["good_ratio"]),
+            show.count(period["events"]),
+            show.marked(period["bad_events"], show.DOUBTFUL),
+            _left(period["budget_left_ratio"]),
+            f"{_days(period):.1f}",
+        )
+    return made
+
+
+def _print_one(out: Console, slo: dict[str, Any]) -> None:
+    """Print one SLO: what it promises, what is left, its windows, its changes."""
+    period, unit = slo["period"], _UNITS[slo["unit"]]
+    what = f"{_objective(slo['objective_ratio'])} {slo['indicator']} of {slo['pipeline'] or 'a query'}"
+    out.print(Text.assemble((slo["slo"], "bold"), f": {what} over {slo['period_days']} days"))
+    for line in filter(None, (slo["description"], f"owner {slo['owner'] or show.NONE}, {slo['tier']}")):
+        out.print(Text(line, show.QUIET))
+    out.print(
+        Text.assemble(
+            f"{show.count(period['events'])} {unit} since {show.moment(period['start'])}, "
+            f"{show.count(period['bad_events'])} of them bad; {_more(slo)} more may be. Budget left: ",
+            _left(period["budget_left_ratio"]),
+            ", lasts ",
+            _lasts(slo),
+        )
+    )
+    if slo["provisional_bad_events"]:
+        out.print(Text(f"{slo['provisional_bad_events']} running jobs are predicted to become bad", show.DOUBTFUL))
+    made = show.table("Windows", ["window"], ["events", "bad", "burn rate"])
+    for window in slo["windows"]:
+        made.add_row(
+            window["window"],
+            show.count(window["events"]),
+            show.marked(window["bad_events"], show.DOUBTFUL),
+            _burn(window["burn_rate"]),
+        )
+    out.print(made)
+    for change in slo["changes"]:
+        before, after = _objective(change["before_ratio"]), _objective(change["after_ratio"])
+        out.print(Text(f"{show.moment(change['time'])}  objective {before} → {after}", show.QUIET))
+
+
+def _objective(ratio: float) -> str:
+    """
+    Return an objective as it is written.
+
+    >>> _objective(0.999), _objective(0.5)
+    ('99.9 %', '50 %')
+    """
+    return f"{ratio * 100:.8g} %"
+
+
+def _more(slo: dict[str, Any]) -> str:
+    """Return how many whole events may still be bad; money in dollars."""
+    left = slo["period"]["bad_events_left"]
+    if slo["unit"] == "cent":
+        return show.usd(left / 100) if left >= 0 else f"-{show.usd(-left / 100)}"
+    return show.count(left // 1)
+
+
+def _last(latched: bool | None) -> Text:
+    """Return how the newest event was, where that is what alerts."""
+    if latched is None:
+        return Text(show.NONE, show.QUIET)
+    return Text("bad", show.BAD) if latched else Text("good", show.GOOD)
+
+
+def _left(ratio: float) -> Text:
+    return show.graded(ratio, _signed, good=0.25, doubtful=0.0)
+
+
+def _signed(ratio: float | None) -> str:
+    """
+    Return a share of the budget, which can be overspent many times.
+
+    >>> _signed(0.3333), _signed(-2.5)
+    ('33.33 %', '-250 %')
+    """
+    return show.NONE if ratio is None else f"{ratio * 100:.4g} %"
+
+
+def _burn(rate: float) -> Text:
+    return show.graded(rate, lambda value: f"{value:.3g}", good=1.0, doubtful=6.0)
+
+
+def _lasts(slo: dict[str, Any]) -> Text:
+    """Return how long the budget lasts; a quiet word where it does not shrink."""
+    seconds = slo["exhausted_in_seconds"]
+    if seconds is None:
+        return Text("holds", show.GOOD)
+    if seconds == 0:
+        return Text("gone", show.BAD)
+    return show.graded(seconds, show.seconds, good=float(slo["period_days"] * 86400), doubtful=86400.0)
+
+
+def _kept(period: dict[str, Any], objective: float) -> Text:
+    if period["good_ratio"] is None:
+        return Text("no events", show.QUIET)
+    return Text("yes", show.GOOD) if period["good_ratio"] >= objective else Text("no", show.BAD)
+
+
+def _days(period: dict[str, Any]) -> float:
+    start, end = (datetime.fromisoformat(period[name]) for name in ("start", "end"))
+    return (end - start).total_seconds() / 86400
