@@ -58,6 +58,8 @@ class Alert:
     for_seconds: int = 0
     keep_firing_seconds: int = 300
     critical_severity: Severity | None = None
+    by_leg: tuple[tuple[str, str, str], ...] = ()
+    """Summary and description for a value of the `leg` label, where the alert's own would not be true."""
     inhibited_by: tuple[str, ...] = ()
     """Alerts that are its likely cause: while one fires for the same pipeline or cluster, this one stays silent."""
     group: str = "mppobs-work"
@@ -77,8 +79,8 @@ _JOBS: Final = "mppobs jobs --pipeline {{ $labels.pipeline }} --state running"
 ALERTS: Final[tuple[Alert, ...]] = (
     Alert(
         "MppPartitionSkew", FailureMode.SKEW, Severity.TICKET, _ONCALL,
-        f"{_JOB}: a few shards of stage {{{{ $labels.stage }}}} hold the job",
-        "The slowest shards run {{ $value | humanize }} times the median and the other workers wait for them.",
+        f"{_JOB}: a few shards hold the job",
+        "The slowest shards have far more to do than the others, and the other workers wait for them.",
         _JOBS, dashboard="mppobs-debug", for_seconds=300, inhibited_by=("MppWorkersLost",),
     ),
     Alert(
@@ -121,7 +123,7 @@ ALERTS: Final[tuple[Alert, ...]] = (
     Alert(
         "MppCostSurge", FailureMode.COST, Severity.TICKET, (Route.FINOPS, Route.OWNER),
         f"{_JOB}: costs {{{{ $value | humanize }}}} times its usual",
-        "The last hour cost far more than the same pipeline's average of the past week.",
+        "The last day cost far more than the average day of the past week.",
         _STATUS, dashboard="mppobs-exec", for_seconds=900,
     ),
     Alert(
@@ -129,6 +131,11 @@ ALERTS: Final[tuple[Alert, ...]] = (
         "{{ $labels.slo }} spends its error budget {{ $value | humanize }} times too fast ({{ $labels.leg }})",
         "At this pace the budget of the period is gone long before the period is.",
         "mppobs slo status {{ $labels.slo }}", group="mppobs-slo-alerts",
+        by_leg=((
+            "latched",
+            "{{ $labels.slo }}: the last run was bad",
+            "It has too few runs for a rate, so this stays until a run is good again.",
+        ),),
         inhibited_by=("MppCoordinatorDown", "MppTelemetryAbsent"),
     ),
     Alert(

@@ -157,8 +157,9 @@ _SHARE_ABOVE: Final = RETRY_SHARE_PERCENT + 1
 _LAG: Final = {"job": "mppobs", "instance": "twin-0"}
 _RULES: Final = {"job": "prometheus", "rule_group": "/etc/prometheus/rules/mppobs-work.yaml;mppobs-work"}
 _HEART_STEP: Final = 15
-_SURGED: Final = COST_FACTOR + 1
-_WEEK: Final = 7 * 24
+_SURGED: Final = 49
+"""Times the usual: two and a half hours of it make a day stand out of its week."""
+_EXTRA: Final = 5 * (_SURGED - 1)
 """Hours; the surge is five half hours old when it is looked at."""
 
 _CAUSES: Final[Mapping[str, Cause]] = {
@@ -213,10 +214,10 @@ _CAUSES: Final[Mapping[str, Cause]] = {
         Case("hardly throttled CPU", _cpu(THROTTLED_SHARE_PERCENT - 1)),
     )),
     "MppCostSurge": Cause((
-        Case("an hour that costs more", _cost(1, _SURGED), True, WHERE,
-             Fraction(2 * _SURGED * _WEEK, 2 * _WEEK + 5 * (_SURGED - 1)), since=7 * 86400 + 5400, sharp=False),
-        Case("an hour that costs hardly more", _cost(1, COST_FACTOR)),
-        Case("more of a trifle", _cost(Fraction(1, 10), Fraction(45, 100))),
+        Case("a day that costs more", _cost(1, _SURGED), True, WHERE,
+             Fraction(7 * (48 + _EXTRA), 7 * 48 + _EXTRA), since=7 * 86400 + 5400, sharp=False),
+        Case("a day that costs hardly more", _cost(1, COST_FACTOR)),
+        Case("more of a trifle", _cost(Fraction(1, 1000), Fraction(_SURGED, 1000))),
     ), 1800),
     "MppDeadlineAtRisk": Cause((
         Case("a finish after the deadline", _finish(90), True, _RUN, 90),

@@ -22,6 +22,7 @@ from mppobs.render.promql import (
     max_by,
     metric,
     number,
+    offset,
     rate,
     sum_by,
 )  # fmt: skip
@@ -45,6 +46,7 @@ WORKERS_LOST: Final = 2
 MEMORY_PERCENT: Final = 95
 THROTTLED_SHARE_PERCENT: Final = 25
 COST_FACTOR: Final = 2
+DAY: Final = 86400
 CHECKPOINT_SECONDS: Final = 3600
 COMPLETENESS_PERCENT: Final = 99
 LAG_SECONDS: Final = 60
@@ -99,12 +101,16 @@ def _starved(durations: Durations, job: str) -> Expr:
 
 
 def _cost(durations: Durations, job: str) -> Expr:
-    """The last hour against the average hour of the past week, for pipelines that cost more than a trifle."""
+    """
+    The last day against the average day of a week, for pipelines that cost more than a trifle.
+
+    Whole days, since a nightly run spends all of a day's money in an hour; and only once there is a week to compare.
+    """
     spent = metric("mpp_cost_usd_total")
-    hour = sum_by(PIPELINE, increase(spent, 3600, durations))
-    usual = sum_by(PIPELINE, increase(spent, 7 * 86400, durations)) / number(7 * 24) > number(0)
-    ratio = hour / usual
-    return all_of(ratio > number(COST_FACTOR), hour > number(1), on=PIPELINE)
+    day = sum_by(PIPELINE, increase(spent, DAY, durations))
+    usual = sum_by(PIPELINE, increase(spent, 7 * DAY, durations)) / number(7) > number(0)
+    week_ago = sum_by(PIPELINE, offset(spent, 7 * DAY, durations))
+    return all_of(day / usual > number(COST_FACTOR), day > number(1), week_ago, on=PIPELINE)
 
 
 def _deadline(durations: Durations, job: str) -> Expr:

@@ -72,9 +72,11 @@ def alert_annotations(rule: Alerting, settings: RuleSettings) -> dict[str, str]:
     A rule's own labels are written in here: Prometheus shows templates those of the series alone.
     """
     alert = rule.alert
+    own = {leg: texts for leg, *texts in alert.by_leg}
+    summary, description = own.get(dict(rule.labels).get("leg", ""), (alert.summary, alert.description))
     texts = {
-        "summary": alert.summary,
-        "description": alert.description,
+        "summary": summary,
+        "description": description,
         "next_command": alert.next_command,
         "runbook_url": f"{settings.runbooks_url}/{alert.runbook}",
         "dashboard_url": f"{settings.dashboards_url}/d/{alert.dashboard}",

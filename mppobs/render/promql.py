@@ -188,6 +188,16 @@ def range_of(selector: Expr, seconds: int, offset: int = 0, durations: Durations
     return Expr(f"{text} offset {durations(offset)}" if offset else text)
 
 
+def offset(selector: Expr, seconds: int, durations: Durations = REAL_TIME) -> Expr:
+    """
+    Return a selector as it was `seconds` ago.
+
+    >>> str(offset(metric("a"), 3600))
+    'a offset 1h'
+    """
+    return Expr(f"{selector.text} offset {durations(seconds)}")
+
+
 def rate(selector: Expr, seconds: int, durations: Durations = REAL_TIME) -> Expr:
     """Return the per-second rate of a counter over a window."""
     return call("rate", range_of(selector, seconds, durations=durations))
