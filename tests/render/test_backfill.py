@@ -9,20 +9,28 @@ from __future__ import annotations
 
 import bisect
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
+from mppobs.model import RunKind
 from mppobs.render.promql import Durations
 from mppobs.render.rules import BAD, EVENTS, LOOKBACK, START, delta
+from mppobs.slo.evaluate import Evaluator
+from mppobs.slo.indicators import ShardFacts
+from mppobs.slo.model import Counts, IndicatorKind, Slo
+from mppobs.slo.standing import window
 from mppobs.slo.windows import DAY, HOUR, MINUTE, WINDOWS
 from tests.servers import Prometheus, free_port, require, run, serving
 
 BEGIN = 1_790_000_000 // DAY * DAY
 DAYS = 30
 END = BEGIN + DAYS * DAY
+NS = 10**9
 STALE = 5 * MINUTE
 """Prometheus's look-back for an instant."""
 
@@ -162,3 +170,44 @@ def test_what_increase_would_have_said(server: tuple[Prometheus, list[History]])
     ours = prometheus.get("query", query=delta(BAD, HOUR, Durations()).text, time=str(END))["result"]
     assert [float(series["value"][1]) for series in usual] in ([], [0.0])
     assert {series["metric"]["slo"]: series["value"][1] for series in ours}["t/first"] == "1"
+
+
+def _own_windows(history: History, of: Sequence[int], windows: Sequence[int]) -> dict[tuple[int, int], Counts]:
+    """Return what the aggregator says of windows at each full hour, fed with the same events as they come."""
+    slo = Slo("t", "x", IndicatorKind.SHARD_SUCCESS, Fraction(99, 100), DAYS, "p")
+    found: dict[tuple[int, int], Counts] = {}
+    evaluator, begun, place, bad = Evaluator(), 0, 0, Counter(history.bad)
+    for time in range(BEGIN, END + 1, HOUR):
+        if history.start_at(time) != begun:  # it forgot everything
+            evaluator, begun = Evaluator(), history.start_at(time)
+            evaluator.watch([slo], begun * NS)
+            place = bisect.bisect_left(of, begun)
+        while place < len(of) and of[place] <= time:
+            failed = int(bad[of[place]] > 0)
+            bad[of[place]] -= failed
+            facts = ShardFacts("p", "", RunKind.SCHEDULED, "s", 1 - failed, failed)
+            evaluator.shards(facts, of[place] * NS - 1)  # a scrape in the same second has seen it
+            place += 1
+        evaluator.thin(time * NS)
+        found |= {(seconds, time): window(evaluator.tally(slo), time * NS, seconds) for seconds in windows}
+    return found
+
+
+def test_the_aggregator_s_own_counts_agree(server: tuple[Prometheus, list[History]]) -> None:
+    """At each full hour of the thirty days, windows and budget of the aggregator are those of Prometheus, exactly."""
+    prometheus, histories = server
+    windows = (*WINDOWS, 7 * DAY, 28 * DAY)
+    own = {history.slo: _own_windows(history, history.events, windows) for history in histories[:4]}
+    compared = 0
+    for seconds in windows:
+        events = _over(prometheus, delta(EVENTS, seconds, Durations()).text, BEGIN, HOUR)
+        bad = _over(prometheus, delta(BAD, seconds, Durations()).text, BEGIN, HOUR)
+        for history in histories[:4]:
+            scraped = set(history.scrapes)
+            for time in range(BEGIN + HOUR, END + 1, HOUR):
+                young = history.start_at(time) > time - seconds
+                if time in scraped and (young or time - seconds in scraped):
+                    compared += 1
+                    told = Counts(events[history.slo, time], bad[history.slo, time])
+                    assert own[history.slo][seconds, time] == told, (history.slo, seconds, time - BEGIN)
+    assert compared > 4 * len(windows) * 24 * DAYS * 0.9
