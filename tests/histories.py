@@ -293,7 +293,8 @@ class Teller:
         """Yield a stage: planned, handed out, tried, decided."""
         rng = self.rng
         shards: list[Shard] = [
-            rng.choice([place, f"part-{place:03d}", 10**12 + place]) for place in range(rng.randint(1, 8))
+            rng.choice([place, f"part-{place:03d}", 10**12 + place, f"{place}" + "-long" * 30])
+            for place in range(rng.randint(1, 8))
         ]
         planned = rng.random() < 0.8
         if planned:

@@ -205,6 +205,9 @@ class Oracle:
             by_journal.setdefault(piece.journal, []).append(piece)
         told = [each for each in by_journal.values() if any(self.tells_of_death(piece) for piece in each)]
         others = [each for each in by_journal.values() if not any(self.tells_of_death(piece) for piece in each)]
+        for piece in pieces:
+            for record in filter(is_name, piece.records):
+                self.count(record, self.on_text(piece, record))
         for each in told + others:
             for piece in each:
                 self.control(piece)
@@ -223,7 +226,9 @@ class Oracle:
 
     def control(self, piece: Piece) -> None:
         """Fold the rare records of a piece."""
-        for record in sorted(piece.records, key=lambda each: not is_name(each)):
+        for record in piece.records:
+            if is_name(record):
+                continue
             if isinstance(record, str):
                 self.invalid[record] += 1
                 continue
@@ -731,7 +736,7 @@ class Oracle:
 
 
 def is_name(record: Record | Undecodable) -> bool:
-    """Return whether a record is the name of a shard; those of a piece come before the rest of it."""
+    """Return whether a record is the name of a shard; those of a round come before the rest of it."""
     return isinstance(record, TextRecord) and record.shard_key > 0
 
 

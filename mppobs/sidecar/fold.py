@@ -125,9 +125,10 @@ class Fold:
         makes this raise.
         """
         sources = [self._source(block) for block in blocks]
+        names = [self._take_names(source) for source in sources]
         samples: dict[int, list[tuple[int, SampleRecord]]] = {}
         for place in _by_journal(sources):
-            samples[place] = list(self._fold_control(sources[place], now_ns))
+            samples[place] = list(self._fold_control(sources[place], ~names[place], now_ns))
         bad = {kind: self._fold_data(sources, kind, now_ns) for kind in DATA}
         for place, found in samples.items():
             self._fold_samples(sources[place], found, bad[Kind.ATTEMPT].get(place), now_ns)
@@ -143,7 +144,7 @@ class Fold:
         state = self._journals.setdefault(journal, JournalState(journal))
         state.turn()
         source = source_of(state, words)
-        names, _ = take_shard_names(source)
+        names, _, _ = take_shard_names(source)
         defining = np.isin(source.kinds, (Kind.TEXT, Kind.CONTEXT, Kind.WORKER)) & ~names
         for row in np.flatnonzero(defining).tolist():
             try:
@@ -218,17 +219,21 @@ class Fold:
             state.turn()
         return source_of(state, block.words)
 
-    def _fold_control(self, source: Source, now_ns: int) -> Iterator[tuple[int, SampleRecord]]:
-        """Fold the control records of a block, in file order; yield the samples, with their rows, for later."""
-        names, bad = take_shard_names(source)
+    def _take_names(self, source: Source) -> Mask:
+        """Take in the names of shards; return which rows these were."""
+        rows, count, bad = take_shard_names(source)
         self._count("malformed", bad)
-        self._labels.folded("text", int(np.count_nonzero(names)) - bad)
+        self._labels.folded("text", count - bad)
+        return rows
+
+    def _fold_control(self, source: Source, rest: Mask, now_ns: int) -> Iterator[tuple[int, SampleRecord]]:
+        """Fold control records of a block, in file order; yield the samples, with their rows, for later."""
         if source.has - set(Kind):
             self._count("unknown_kind", int(np.count_nonzero(~np.isin(source.kinds, tuple(Kind)))))
         mine = [source.kinds == kind for kind in source.has & _CONTROL]
-        rest = np.logical_or.reduce([*mine, np.zeros(len(names), np.bool_)]) & ~names
+        mine.append(np.zeros(len(rest), np.bool_))
         end = 0
-        for row in np.flatnonzero(rest).tolist():
+        for row in np.flatnonzero(np.logical_or.reduce(mine) & rest).tolist():
             if row < end:
                 continue
             with self._counting_nonsense():

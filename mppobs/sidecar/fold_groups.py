@@ -31,15 +31,16 @@ class Homes:
     """
     Where the contexts of a phase lead, batch by batch.
 
-    A context leads to the job that it names when the phase begins. One that names none then is led by its first
-    record that finds one or can open one, in the order of the round; what comes before that record is late.
+    A context, whichever journals have it, leads to the job that it names when the phase begins. One that names none
+    then is led by its first record that finds one or can open one, in the order of the round; what comes before
+    that record is late.
     """
 
     def __init__(self, phase: Phase, book: JobBook, now_ns: int) -> None:
         self._book = book
         self._now_ns = now_ns
         self._contexts = [context for _, context in phase.contexts]
-        self._jobs = [book.find(context) for context in self._contexts]
+        self._jobs = {context: book.find(context) for context in self._contexts}
         self._group = np.full(len(self._contexts), -1, np.int32)
         self._stages: list[tuple[RunningJob, JobStage]] = []
         self._numbers: dict[tuple[int, str], int] = {}
@@ -49,7 +50,7 @@ class Homes:
         since = np.zeros(len(self._contexts), np.int64)
         homeless = []
         for slot in _used(batch, len(self._contexts)):
-            job = self._jobs[slot]
+            job = self._jobs[self._contexts[slot]]
             if job is None:
                 homeless.append(slot)
             elif self._group[slot] < 0:
@@ -71,7 +72,7 @@ class Homes:
         number = self._numbers.setdefault((id(job), stage.name), len(self._stages))
         if number == len(self._stages):
             self._stages.append((job, stage))
-        self._jobs[slot], self._group[slot] = job, number
+        self._jobs[self._contexts[slot]], self._group[slot] = job, number
 
     def _open_jobs(self, batch: Batch, homeless: list[int], since: NDArray[np.int64]) -> None:
         """Find or begin jobs for contexts that name none, the earliest record first; each may suit several."""
@@ -83,11 +84,12 @@ class Homes:
             if position == _NEVER:
                 continue
             context = self._contexts[slot]
-            job = self._book.find(context) or self._book.open(context, int(start[position]))
+            job = self._jobs[context] or self._book.find(context) or self._book.open(context, int(start[position]))
             self._lead(slot, job)
             since[slot] = position
             for other in waiting:
-                if self._book.find(self._contexts[other]) is job:
+                name = self._contexts[other]
+                if name == context or self._book.find(name) is job:
                     waiting[other] = min(waiting[other], _first_after(batch, other, position))
 
     def _first_to_open(self, batch: Batch, slot: int) -> int:

@@ -176,29 +176,42 @@ class Source:
     """Which kinds there are."""
 
 
-def take_shard_names(source: Source) -> tuple[NDArray[np.bool_], int]:
+def take_shard_names(source: Source) -> tuple[NDArray[np.bool_], int, int]:
     """
-    Take in the names of shards that fit one record, all at once.
+    Take in the names of shards that a block defines.
 
-    Returns which rows these were, and how many of them made no sense.
+    Returns which rows these were, how many names that were, and how many of them made no sense.
     """
-    words = source.words
-    mine = source.kinds == Kind.TEXT
     if Kind.TEXT not in source.has:
-        return mine, 0
-    head = words[:, 0]
-    short_name = np.uint64(TextKind.SHARD_NAME << 8)
-    mine &= (head & np.uint64(0xFFFF00)) == short_name
-    chosen = words[mine]
+        return np.zeros(len(source.kinds), np.bool_), 0, 0
+    head = source.words[:, 0]
+    rows = (source.kinds == Kind.TEXT) & (head & np.uint64(0xFF00) == np.uint64(TextKind.SHARD_NAME << 8))
+    is_long = rows & (head & np.uint64(0xFF0000) > 0)
+    count = int(np.count_nonzero(rows))
+    bad = _take_short_names(source, rows & ~is_long)
+    for row in np.flatnonzero(is_long).tolist():
+        try:
+            record, size = decode_row(source, row)
+        except JournalError:
+            bad += 1  # and so the caller counts it
+        else:
+            source.tables.define(record)
+            rows[row : row + size] = True
+    return rows, count, bad
+
+
+def _take_short_names(source: Source, rows: NDArray[np.bool_]) -> int:
+    """Take in names that fit one record, all at once; return how many made no sense."""
+    chosen = source.words[rows]
     keys = chosen[:, 2] >> np.uint64(1)
     lengths = (chosen[:, 1] - np.uint64(1)).astype(np.int64)
     sane = (chosen[:, 2] & np.uint64(1 << 63 | 1) == 1) & (keys > 0) & (lengths >= 0) & (lengths <= TEXT_FIRST_BYTES)
     chosen, keys, lengths = chosen[sane], keys[sane], lengths[sane]
-    bytes_ = np.ascontiguousarray(chosen[:, 3:]).view(np.uint8).reshape(len(chosen), 9, 8)[:, :, :7]
-    flat = bytes_.reshape(len(chosen) * TEXT_FIRST_BYTES)
+    text = np.ascontiguousarray(chosen[:, 3:]).view(np.uint8).reshape(len(chosen), 9, 8)[:, :, :7]
+    flat = text.reshape(len(chosen) * TEXT_FIRST_BYTES)
     starts = np.arange(len(chosen)) * TEXT_FIRST_BYTES
     source.tables.names.add(keys, lengths, flat[ranges(starts, lengths)])
-    return mine, int(len(sane) - np.count_nonzero(sane))
+    return int(len(sane) - np.count_nonzero(sane))
 
 
 def decode_row(source: Source, row: int) -> tuple[Record, int]:

@@ -360,3 +360,20 @@ def test_every_figure_equals_an_independent_recomputation_in_long_histories(seed
     """Likewise, over hundreds of rounds."""
     story = history(seed, steps=400)
     check(*folded(story), told(story))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2000, 2100))
+def test_how_long_histories_are_cut_and_stopped_changes_nothing(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other blocks, tiny batches and restarts, all at once."""
+    monkeypatch.setattr(fold_columns, "BATCH", 1 + seed % 17)
+    story, rng = history(seed, steps=300), random.Random(seed)
+    ends = ends_of(story)
+    fold = Fold(FoldSettings(), PRICES)
+    decided: list[DecidedJob] = []
+    for each in story.rounds:
+        fold.round(recut(each.blocks, rng, ends), each.now)
+        decided += fold.take_decided()
+        if rng.random() < 0.1:
+            fold = restarted(fold, story, each)
+    check(fold, decided, told(story))
