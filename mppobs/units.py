@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 
 _BYTE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
@@ -54,15 +53,17 @@ def human_seconds(seconds: float) -> str:
 
 def human_usd(amount: float) -> str:
     """
-    Return an amount of US dollars; small amounts keep two significant figures.
+    Return an amount of US dollars; below a cent in thousandths (m$) and millionths (µ$) of one.
 
-    >>> human_usd(12.5), human_usd(0.00042), human_usd(6.4e-05), human_usd(0)
-    ('$12.50', '$0.00042', '$0.000064', '$0.00')
+    >>> human_usd(12.5), human_usd(0.0042), human_usd(6.4e-05), human_usd(1.5e-9), human_usd(0)
+    ('$12.50', '4.2 m$', '64 µ$', '<1 µ$', '$0.00')
     """
-    if amount != 0 and abs(amount) < 0.01:
-        digits = 1 - math.floor(math.log10(abs(amount)))
-        return f"${amount:.{digits}f}"
-    return f"${amount:,.2f}"
+    size = abs(amount)
+    if size == 0 or size >= 0.00995:
+        return f"${amount:,.2f}"
+    if size >= 0.0009995:
+        return f"{amount * 1e3:.3g} m$"
+    return f"{amount * 1e6:.3g} µ$" if size >= 1e-6 else "<1 µ$"
 
 
 def parse_duration(text: str) -> float:
