@@ -24,7 +24,15 @@ from mppobs.sidecar.checkpoint import CheckpointFile, CheckpointFiles
 from mppobs.sidecar.fold_jobs import EndedJob
 from mppobs.sidecar.follow import Cursor
 from mppobs.sidecar.store_jobs import JobPage, JobQuery, JobSummary, insert_jobs, merge_pages, select_ended, select_jobs
-from mppobs.sidecar.store_schema import StateLock, StoreError, StoreFull, damaged, open_reader, open_writer
+from mppobs.sidecar.store_schema import (
+    StateLock,
+    StoreError,
+    StoreFull,
+    damaged,
+    open_reader,
+    open_writer,
+    private_directory,
+)  # fmt: skip
 from mppobs.sidecar.store_slos import SloRows, StoredSlos, last_success, read_slos, thin_slos, write_slos
 from mppobs.sidecar.store_totals import Totals, TotalsRow, totals_of, totals_row
 
@@ -111,7 +119,7 @@ class Store:
     """
 
     def __init__(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
+        private_directory(directory)
         self.path = directory / "mppobs.db"
         self._lock = StateLock(directory / "lock")
         try:

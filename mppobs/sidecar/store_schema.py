@@ -127,6 +127,17 @@ class StateLock:
         self._file.close()
 
 
+def private_directory(directory: Path) -> None:
+    """Make a directory for its owner alone; one of ours that is there is closed to others. Raises `StoreError`."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = directory.stat()
+        if found.st_uid == os.geteuid() and found.st_mode & 0o077:
+            directory.chmod(0o700)
+    except OSError as error:
+        raise StoreError(f"{directory} cannot be used: {error.strerror or error}") from error
+
+
 def open_writer(path: Path) -> sqlite3.Connection:
     """
     Return the one connection that writes, with the tables brought up to date.
@@ -141,6 +152,8 @@ def open_writer(path: Path) -> sqlite3.Connection:
             "counted. Restore the database from a backup, or move the whole directory away to begin anew."
         )
     try:
+        path.touch(mode=0o600)  # what SQLite makes beside it takes its mode
+        path.chmod(0o600)
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
         _check(connection, path, made=made)
         connection.execute("PRAGMA journal_mode=WAL")
@@ -148,7 +161,7 @@ def open_writer(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA wal_autocheckpoint=1000")
         connection.execute("PRAGMA journal_size_limit=67108864")
         _migrate(connection, path)
-    except sqlite3.OperationalError as error:
+    except (sqlite3.OperationalError, OSError) as error:
         raise StoreError(f"{path}: {error}. Is the directory writable, and is there room on its disk?") from error
     except sqlite3.DatabaseError as error:
         raise damaged(path, error) from error

@@ -242,6 +242,19 @@ def test_a_database_that_cannot_be_trusted_is_refused(tmp_path: Path, damage: st
         Store(tmp_path).load()
 
 
+def test_a_state_directory_is_its_owner_s_alone(tmp_path: Path) -> None:
+    """Whether it was made here or was there, open to others, before; so are the files of the database."""
+    (tmp_path / "state").mkdir(mode=0o755)
+    Store(tmp_path / "state").close()
+    made = Store(tmp_path / "state")
+
+    assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
+    assert {path.name: path.stat().st_mode & 0o077 for path in (tmp_path / "state").glob("mppobs.db*")} == {
+        "mppobs.db": 0, "mppobs.db-wal": 0, "mppobs.db-shm": 0,
+    }  # fmt: skip
+    made.close()
+
+
 def test_one_process_at_a_time_holds_a_state_directory(tmp_path: Path) -> None:
     """A second store in the same directory is refused while the first is open, and taken after it is closed."""
     store = Store(tmp_path)
