@@ -54,10 +54,21 @@ def seconds_between(start_ns: int, end_ns: int) -> float | None:
     return max(0, end_ns - start_ns) / _NS if start_ns and end_ns else None
 
 
+def seconds_late(deadline_ns: int, end_ns: int) -> float | None:
+    """
+    Return how far an end is past a deadline; `None` where it is not, or where either is unknown (0).
+
+    >>> seconds_late(10**9, 3 * 10**9), seconds_late(3 * 10**9, 10**9), seconds_late(0, 10**9)
+    (2.0, None, None)
+    """
+    return (end_ns - deadline_ns) / _NS if 0 < deadline_ns < end_ns else None
+
+
 def job(summary: JobSummary, now_ns: int) -> schemas.Job:
     """Return a run as a listing shows it."""
     asked_ns = summary.submit_ns or summary.start_ns
     shards = _shards(summary.planned, summary.shards)
+    late = seconds_late(summary.deadline_ns, summary.end_ns or now_ns)
     return schemas.Job(
         job_id=summary.key.job_id,
         incarnation=str(summary.key.incarnation),
@@ -75,6 +86,8 @@ def job(summary: JobSummary, now_ns: int) -> schemas.Job:
         started=moment(summary.start_ns),
         ended=moment(summary.end_ns),
         deadline=moment(summary.deadline_ns),
+        late=late is not None,
+        late_seconds=late,
         duration_seconds=seconds_between(asked_ns, summary.end_ns or now_ns),
         queue_seconds=seconds_between(asked_ns, summary.start_ns),
         progress_ratio=_progress(shards),
@@ -159,7 +172,7 @@ def shard(row: ShardRow) -> schemas.Shard:
         attempts=row.attempts,
         started=moment(row.first_start_ns),
         decided=moment(row.decided_ns),
-        duration_seconds=max(0, row.duration_ns) / _NS if row.outcome else None,
+        duration_seconds=_took(row),
         reason=row.reason,
         error_type=row.error_type,
         worker=row.worker,
@@ -170,6 +183,15 @@ def shard(row: ShardRow) -> schemas.Shard:
         shuffle_read_bytes=row.shuffle_read,
         shuffle_written_bytes=row.shuffle_written,
     )
+
+
+def _took(row: ShardRow) -> float | None:
+    """Return first start to decision; `None` where it is not known, as of a shard that was lost with its node."""
+    if row.outcome is None or not row.first_start_ns:
+        return None
+    if row.outcome is ShardOutcome.COMMITTED:
+        return max(0, row.duration_ns) / _NS
+    return (row.decided_ns - row.first_start_ns) / _NS if row.decided_ns > row.first_start_ns else None
 
 
 def straggler(found: LiveStraggler) -> schemas.Straggler:
@@ -194,13 +216,15 @@ def job_detail(
         (each for each in view.live.attempts if each.job == summary.key), key=lambda each: each.started_ns
     )
     predicted = next((run.predicted_finish_ns for run in view.live.runs if run.job == summary.key), None)
+    predicted_ns = predicted or 0 if summary.outcome is None else 0
     return schemas.JobDetail(
         **job(summary, now_ns).model_dump(),
         stages=[stage(each) for each in summary.stages],
         cost_by_kind_usd={kind: amount / _PICO for kind, amount in summary.cost_pusd.items()},
         dispatched=summary.dispatched,
         recorded=summary.recorded,
-        predicted_finish=moment(predicted or 0) if summary.outcome is None else None,
+        predicted_finish=moment(predicted_ns),
+        predicted_late_seconds=seconds_late(summary.deadline_ns, predicted_ns),
         running=[running_attempt(each, now_ns) for each in attempts[:limit]],
         stragglers=[straggler(each) for each in view.live.stragglers if each.attempt.job == summary.key][:limit],
         runs=[str(run.key.incarnation) for run in runs],

@@ -7,6 +7,8 @@ than was meant. Cursors are opaque: pass `next` back unchanged.
 
 from __future__ import annotations
 
+import difflib
+import shlex
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Annotated, Final
@@ -38,6 +40,8 @@ from mppobs.sidecar.view import LivePipeline, SloFigures, View
 
 JobId = Annotated[str, Path(max_length=MAX_NAME, description="The job's name, as whoever ran it gave it.")]
 
+_GUESSES: Final = 200
+"""Of so many jobs, the newest, a hint for a misspelt ID is chosen."""
 _INVALID: Final = documented(HTTPStatus.UNPROCESSABLE_ENTITY)
 _UNKNOWN: Final = documented(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY)
 
@@ -68,10 +72,13 @@ def _job_routes(router: APIRouter, reading: Reading, clock: Clock) -> None:
 
         While a run goes on its shards change, and each page shows what is so when it is asked for.
         """
-        chosen = _run(reading.runs(job_id), job_id, filters.incarnation)
+        chosen = _run(reading, reading.runs(job_id), job_id, filters.incarnation)
         offset, limit = int(filters.cursor or 0), filters.limit
-        slowest = filters.order == "slowest"
-        rows = reading.shards(chosen.key, ShardQuery(filters.stage, filters.outcome, slowest, offset, limit + 1))
+        query = ShardQuery(
+            filters.stage, filters.outcome, slowest=filters.order == "slowest", worst=filters.order == "worst",
+            offset=offset, limit=limit + 1,
+        )  # fmt: skip
+        rows = reading.shards(chosen.key, query)
         more = str(offset + limit) if len(rows) > limit else None
         return ShardPage(shards=[answers.shard(row) for row in rows[:limit]], next=more)
 
@@ -79,7 +86,7 @@ def _job_routes(router: APIRouter, reading: Reading, clock: Clock) -> None:
     def job(job_id: JobId, filters: Annotated[RunFilters, Query()]) -> JobDetail:
         """Show one run: its stages, its cost by kind, what runs of it now, and what holds it up."""
         runs = reading.runs(job_id)
-        chosen = _run(runs, job_id, filters.incarnation)
+        chosen = _run(reading, runs, job_id, filters.incarnation)
         now = clock.time_ns()
         with reading.view(now) as view:
             return answers.job_detail(chosen, view, runs, now, limit=MAX_LIMIT)
@@ -157,16 +164,29 @@ def _query(filters: JobFilters) -> JobQuery:
     )  # fmt: skip
 
 
-def _run(runs: Sequence[JobSummary], job_id: str, incarnation: str | None) -> JobSummary:
+def _run(reading: Reading, runs: Sequence[JobSummary], job_id: str, incarnation: str | None) -> JobSummary:
     """Return the run that was asked for, or raise `ProblemError` 404."""
     if not runs:
-        raise ProblemError(HTTPStatus.NOT_FOUND, f"no job {short(job_id)} is known here", "not_found")
+        detail = f"no job {short(job_id)} is known here; {_unknown(reading, job_id)}"
+        raise ProblemError(HTTPStatus.NOT_FOUND, detail, "not_found")
     known = {str(run.key.incarnation): run for run in reversed(runs)}
     found = runs[0] if incarnation is None else known.get(incarnation)
     if found is None:
         hint = nearest(str(incarnation), list(known)[-20:])
         raise ProblemError(HTTPStatus.NOT_FOUND, f"job {short(job_id)} has no run {incarnation}; {hint}", "not_found")
     return found
+
+
+def _unknown(reading: Reading, job_id: str) -> str:
+    """Return what may have been meant by a job ID that nobody used."""
+    if reading.jobs(JobQuery(pipeline=job_id, limit=1), running=True, finished=True).jobs:
+        return f"{short(job_id)} is a pipeline: mppobs jobs --pipeline {shlex.quote(job_id[:80])}"
+    newest = reading.jobs(JobQuery(limit=_GUESSES), running=True, finished=True).jobs
+    known = list(dict.fromkeys(job.key.job_id for job in newest))
+    close = difflib.get_close_matches(job_id[:200], [name[:200] for name in known], n=3)
+    if close:
+        return f"did you mean {' or '.join(map(short, close))}?"
+    return f"the newest: {', '.join(map(short, known[:3]))}" if known else "none has been seen yet"
 
 
 def _chosen(view: View, filters: PipelineFilters, pipeline: str | None) -> list[PipelineKey]:

@@ -113,20 +113,35 @@ def shard_table(stages: Iterable[JobStage], workers: Sequence[WorkerInfo], error
 
 
 def select_shards(table: pa.Table, query: ShardQuery) -> list[ShardRow]:
-    """Return the rows that a query admits, in its order: by stage and shard, or longest duration first."""
+    """Return the rows that a query admits, in its order: by stage and shard unless it says otherwise."""
     if query.stage is not None:
         table = table.filter(pc.equal(table["stage"], query.stage))
     if query.outcome is not None:
         table = table.filter(pc.equal(table["outcome"], str(query.outcome)))
+    if query.worst:
+        table = _ranked(table)
     by = [("stage", "ascending"), ("shard", "ascending"), ("name", "ascending")]
     if query.slowest:
         by.insert(0, ("duration_ns", "descending"))
+    if query.worst:
+        by[:0] = [("rank", "ascending"), ("attempts", "descending")]
     plain = pa.table({name: _plain(table[name]) for name, _ in by})
     order = pc.sort_indices(plain, sort_keys=by)[query.offset : query.offset + query.limit]
     found = table.take(order)
     for name in ("first_start", "decided"):
         found = found.set_column(found.schema.get_field_index(name), name, found[name].cast(pa.int64()))
     return [_row(each) for each in found.to_pylist()]
+
+
+def _ranked(table: pa.Table) -> pa.Table:
+    """Return what went wrong or goes wrong, with `rank`: failed 0, lost 1, undecided after a bad attempt 2."""
+    outcome = _plain(table["outcome"])
+    reason, error = (pc.fill_null(_plain(table[name]), "") for name in ("reason", "error_type"))
+    bad = pc.or_(pc.invert(pc.is_in(reason, pa.array(["", str(Reason.NONE)]))), pc.not_equal(error, ""))
+    failed, lost = (pc.equal(outcome, str(each)) for each in (ShardOutcome.FAILED, ShardOutcome.LOST))
+    trying = pc.and_(pc.equal(outcome, OUTCOMES[0]), pc.and_(bad, pc.greater(table["attempts"], 0)))
+    rank = pc.if_else(failed, 0, pc.if_else(lost, 1, 2))
+    return table.append_column("rank", rank).filter(pc.or_(pc.or_(failed, lost), trying))
 
 
 def escaped(name: str) -> str:

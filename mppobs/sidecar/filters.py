@@ -84,8 +84,9 @@ class ShardFilters(RunFilters):
     """Only this stage."""
     outcome: ShardOutcome | None = None
     """Only shards that were decided so."""
-    order: Literal["shard", "slowest"] = "shard"
-    """By stage and shard, or longest first."""
+    order: Literal["shard", "slowest", "worst"] = "shard"
+    """By stage and shard; longest first; or, of those that failed, were lost, or are undecided after an attempt that
+    did not succeed, in this order, those with most attempts first."""
     cursor: Annotated[str, Field(pattern="^[0-9]{1,12}$")] | None = None
     """`next` of the page before."""
     limit: Limit = 100

@@ -53,6 +53,8 @@ class ShardQuery:
     outcome: ShardOutcome | None = None
     slowest: bool = False
     """Longest duration first; else by stage and shard."""
+    worst: bool = False
+    """Only what failed, was lost, or is undecided after an attempt that did not succeed; in this order."""
     offset: int = 0
     limit: int = 100
 

@@ -66,6 +66,10 @@ class Job(Shape):
     started: datetime | None
     ended: datetime | None
     deadline: datetime | None
+    late: bool
+    """Whether it ended after its deadline, or still runs past it."""
+    late_seconds: Seconds | None
+    """By how much; of a running job, so far. Null where it is in time, or has no deadline."""
     duration_seconds: Seconds | None
     """End minus submission, queue wait included; of a running job, so far."""
     queue_seconds: Seconds | None
@@ -147,6 +151,8 @@ class JobDetail(Job):
     recorded: int
     predicted_finish: datetime | None
     """At the present rate; null once the job has ended, or while too little is known."""
+    predicted_late_seconds: Seconds | None
+    """How far that is past the deadline; null where it is not."""
     running: list[RunningAttempt]
     """At most the 500 that have run longest."""
     stragglers: list[Straggler]
@@ -175,7 +181,7 @@ class Shard(Shape):
     """Start of the first attempt."""
     decided: datetime | None
     duration_seconds: Seconds | None
-    """First start to commit; null while undecided."""
+    """First start to decision; null while undecided, and where one of the two is not known."""
     reason: Reason
     error_type: str
     """Of the attempt that failed last."""
@@ -273,6 +279,16 @@ class Check(Shape):
     name: str
     ok: bool
     detail: str
+
+
+class Index(Shape):
+    """What listens here, and where to look."""
+
+    name: Literal["mppobs sidecar"] = "mppobs sidecar"
+    version: str
+    role: Literal["aggregator", "agent"]
+    links: dict[str, str]
+    """Paths by what is there."""
 
 
 class Health(Shape):

@@ -71,6 +71,7 @@ def build_app(parts: Parts) -> FastAPI:
     may_read = [Depends(guard(tokens, "read"))] if tokens.read is not None else []
     denied = documented(HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
     read_denied: Responses = denied if may_read else {}
+    app.include_router(_index_router(parts))
     app.include_router(_health_router(parts))
     app.include_router(_metrics_router(parts), dependencies=may_read, responses=read_denied)
     if parts.reading is not None:
@@ -83,6 +84,23 @@ def build_app(parts: Parts) -> FastAPI:
     _handle_errors(app, parts.refusals)
     app.add_middleware(Envelope, refusals=parts.refusals)
     return app
+
+
+def _index_router(parts: Parts) -> APIRouter:
+    """Return what a person sees who opens the address in a browser. Open to everybody: it is the same everywhere."""
+    router = APIRouter(tags=["health"])
+    reads = ("jobs", "pipelines", "slis", "slos") if parts.reading is not None else ()
+    links = {
+        "metrics": "/metrics", "openapi": "/openapi.json", "health": "/healthz", "ready": "/readyz",
+        **{name: f"/api/v1/{name}" for name in reads},
+    }  # fmt: skip
+
+    @router.get("/")
+    async def index() -> schemas.Index:
+        """Say what this is, and where to look."""
+        return schemas.Index(version=__version__, role="agent" if parts.reading is None else "aggregator", links=links)
+
+    return router
 
 
 def _health_router(parts: Parts) -> APIRouter:

@@ -119,6 +119,8 @@ class HandMade:
         rows = [
             row for row in self.shard_rows if query.stage in (None, row.stage) and query.outcome in (None, row.outcome)
         ]
+        if query.worst:
+            rows = [row for row in rows if row.outcome is not ShardOutcome.COMMITTED]
         if query.slowest:
             rows.sort(key=lambda row: -row.duration_ns)
         return rows[query.offset : query.offset + query.limit]

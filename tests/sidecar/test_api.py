@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,8 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mppobs.catalog.indicators import INDICATORS
+from mppobs.model import Tier
+from mppobs.sidecar.aggregates import PipelineKey
+from mppobs.sidecar.view import Live, LiveRun, View
 from mppobs.sidecar.web import build_app
-from tests.sidecar.handmade import Client, HandMade, HandMadeSpool, parts, populated, summary
+from tests.sidecar.handmade import (
+    SECOND,
+    START_NS,
+    Client,
+    HandMade,
+    HandMadeSpool,
+    parts,
+    populated,
+    summary,
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -91,7 +104,9 @@ def test_a_query_that_is_not_understood_is_refused_and_says_what_was_meant(
 @pytest.mark.parametrize(
     ("path", "part"),
     [
-        ("/api/v1/jobs/job-77", "no job"),
+        ("/api/v1/jobs/job-77", 'no job "job-77" is known here; did you mean "job-'),
+        ("/api/v1/jobs/nightly", '"nightly" is a pipeline: mppobs jobs --pipeline nightly'),
+        ("/api/v1/jobs/xyz", 'the newest: "job-9", "job-3", "job-2"'),
         ("/api/v1/jobs/job-1?incarnation=5", "no run 5"),
         ("/api/v1/jobs/job-77/shards", "no job"),
         ("/api/v1/slis?pipeline=nihgtly", "did you mean 'nightly'?"),
@@ -134,6 +149,39 @@ def test_a_job_s_name_may_hold_slashes() -> None:
     with Client(build_app(parts(reading))) as client:
         assert get(client, "/api/v1/jobs/etl/2026-01-01")["job_id"] == "etl/2026-01-01"
         assert get(client, "/api/v1/jobs/etl%2F2026-01-01/shards")["shards"] == []
+
+
+def test_a_job_past_its_deadline_is_late_and_one_that_will_be_is_foretold() -> None:
+    """Ended or running, by how much; in time and without a deadline are neither."""
+    ended, in_time, free = summary(1), summary(2), summary(3)
+    ended = replace(ended, deadline_ns=ended.end_ns - 5 * SECOND)
+    in_time = replace(in_time, deadline_ns=in_time.end_ns)
+    overdue = replace(summary(4, state="running"), deadline_ns=START_NS + 90 * SECOND)
+    key = PipelineKey("default", "default", "nightly")
+    predicted = START_NS + 120 * SECOND
+    run = LiveRun(key, overdue.key, "", Tier.STANDARD, "running", overdue.start_ns, 0.5, predicted, overdue.deadline_ns)
+    reading = HandMade([overdue], [ended, in_time, free], current=View(live=Live(runs=(run,))))
+    with Client(build_app(parts(reading))) as client:
+        jobs = {job["job_id"]: (job["late"], job["late_seconds"]) for job in get(client, "/api/v1/jobs")["jobs"]}
+        assert jobs == {"job-1": (True, 5), "job-2": (False, None), "job-3": (False, None), "job-4": (True, 10)}
+        assert get(client, "/api/v1/jobs/job-4")["predicted_late_seconds"] == 30
+        assert get(client, "/api/v1/jobs/job-1")["predicted_late_seconds"] is None
+
+
+def test_the_root_says_where_to_look() -> None:
+    """Every link of the index answers, of an aggregator as of an agent."""
+    for agent in (False, True):
+        with Client(build_app(parts(populated(), agent=agent))) as client:
+            index = get(client, "/")
+            assert index["role"] == ("agent" if agent else "aggregator")
+            assert {"/metrics", "/openapi.json", "/healthz"} <= set(index["links"].values())
+            assert all(client.get(path).status_code == 200 for path in index["links"].values())
+
+
+def test_a_shard_that_was_lost_took_no_made_up_time(client: Client) -> None:
+    """Where the decision or the start is not known there is no duration, rather than 0."""
+    rows = get(client, "/api/v1/jobs/job-1/shards", order="worst")["shards"]
+    assert [(row["shard"], row["outcome"], row["duration_seconds"]) for row in rows] == [("odd", "lost", None)]
 
 
 def test_the_run_of_a_re_used_job_id_is_chosen_by_incarnation_and_is_the_newest_otherwise() -> None:
@@ -262,7 +310,7 @@ def test_the_document_describes_every_path_and_its_errors(client: Client) -> Non
     """Each operation has a description, and each error answer is a problem."""
     document = client.get("/openapi.json").json()
     assert set(document["paths"]) == {
-        "/healthz", "/readyz", "/metrics", "/api/v1/jobs", "/api/v1/jobs/{job_id}", "/api/v1/jobs/{job_id}/shards",
+        "/", "/healthz", "/readyz", "/metrics", "/api/v1/jobs", "/api/v1/jobs/{job_id}", "/api/v1/jobs/{job_id}/shards",
         "/api/v1/pipelines", "/api/v1/slis", "/api/v1/slos", "/api/v1/journals/{journal}/segments/{segment}",
         "/api/v1/live",
     }  # fmt: skip

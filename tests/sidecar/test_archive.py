@@ -21,7 +21,7 @@ from mppobs.sidecar.archive import MAX_NAME, Archive, escaped, select_shards, sh
 from mppobs.sidecar.reading import ShardQuery
 from mppobs.sidecar.running import JobStage
 from mppobs.sidecar.store_jobs import JobSummary, from_json
-from mppobs.sidecar.tables import COMMITTED, FAILED, PENDING, SPLIT
+from mppobs.sidecar.tables import COMMITTED, FAILED, LOST, PENDING, SPLIT
 
 SECOND = 1_000_000_000
 NOON = 1_700_000_000 * SECOND  # 2023-11-14
@@ -94,6 +94,21 @@ def test_shards_are_filtered_and_ordered(tmp_path: Path) -> None:
     assert [row.shard for row in slow] == ["blå", 2, 9]
     assert [row.shard for row in second] == [2]
     assert [row.shard for row in archive.shards(SUMMARY, ShardQuery(stage="join"))] == ["a", "blå"]
+
+
+def test_the_worst_are_failed_then_lost_then_those_that_still_try(tmp_path: Path) -> None:
+    """What has committed, was never tried, or runs for the first time is none of them."""
+    made = stage(
+        "map", [(1, COMMITTED, 4), (2, LOST, 2), (3, FAILED, 1), (4, PENDING, 0), (5, PENDING, 0), (6, FAILED, 1)]
+    )
+    rows, _ = made.table.rows(np.array([shard_key(5), shard_key(6)], np.uint64))
+    made.table.error[int(rows[0])] = 1
+    made.table.attempts[int(rows[1])] = 9
+
+    found = select_shards(shard_table([made], WORKERS, ERRORS), ShardQuery(worst=True))
+
+    assert [row.shard for row in found] == [6, 3, 2, 5]
+    assert select_shards(shard_table([], WORKERS, ERRORS), ShardQuery(worst=True)) == []
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.sampled_from([PENDING, COMMITTED, FAILED]), st.integers(0, 9)),
