@@ -10,9 +10,9 @@ from typing import Any, Final
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from mppobs.cli.grid import Grid
 from mppobs.units import human_bytes, human_seconds, human_usd
 
 NONE: Final = "–"
@@ -45,17 +45,16 @@ def print_json(value: object) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def table(title: str, left: Sequence[str], right: Sequence[str], caption: str = "") -> Table:
-    """Return an empty table: names stand left, figures right."""
-    made = Table(
-        title=title, title_justify="left", title_style="bold", caption=caption or None, box=None, pad_edge=False
-    )
-    made.caption_justify = "left"
-    for name in left:
-        made.add_column(name, overflow="fold")
-    for name in right:
-        made.add_column(name, justify="right", no_wrap=True)
-    return made
+def table(
+    title: str, left: Sequence[str], right: Sequence[str], caption: str = "", *,
+    less: Sequence[str] = (), prose: Sequence[str] = (),
+) -> Grid:  # fmt: skip
+    """
+    Return an empty table: names stand left, figures right.
+
+    On a narrow terminal the columns `less` are left out first, and those of `prose` go below their row.
+    """
+    return Grid(title, left, right, caption, less=less, prose=prose)
 
 
 def seconds(value: float | None) -> str:

@@ -57,7 +57,7 @@ def _print_settings(loaded: Loaded) -> None:
     """Print the settings in force, secrets masked. Tokens in files are read, so that an unusable one shows now."""
     for name in ("write", "read", "forward"):
         loaded.settings.token(name)
-    made = show.table("Settings of the sidecar", ["setting", "value", "from"], [])
+    made = show.table("Settings of the sidecar", ["setting", "value", "from"], [], prose=("value", "from"))
     for name, value, origin in loaded.rows():
         made.add_row(name, value, origin, style=show.QUIET if origin == "default" else "")
     out = show.console()
