@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -13,7 +14,11 @@ from mppobs.journal import format as fmt
 from mppobs.journal.writer import JournalWriter
 from mppobs.model import SampleRecord
 
+_log = logging.getLogger("mppobs")
+
 _STOP_SECONDS: Final = 1.0
+OVERLAP: Final = 2
+"""How many times its lanes a process may run attempts at once before it is told that the lanes are wrong."""
 
 
 class Sampler:
@@ -27,6 +32,7 @@ class Sampler:
         self._journal = journal
         self._seconds = seconds
         self._reader = ProcessReader()
+        self._warned = False
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -53,8 +59,9 @@ class Sampler:
             return
         usage = self._reader.read()
         now = time.time_ns()
-        attempts = (slot for slot in journal.running() if slot.identity & 0xFF == fmt.SLOT_ATTEMPT)
-        in_flight = sum(max(now - slot.start_ns, 0) for slot in attempts)
+        starts = [slot.start_ns for slot in journal.running() if slot.identity & 0xFF == fmt.SLOT_ATTEMPT]
+        self._compare(len(starts))
+        in_flight = sum(max(now - start_ns, 0) for start_ns in starts)
         journal.peak_word = usage.peak_rss + 1
         journal.append(
             SampleRecord(
@@ -69,6 +76,18 @@ class Sampler:
                 in_flight_ns=in_flight,
             )
         )
+
+    def _compare(self, running: int) -> None:
+        """Warn once where attempts overlap so much more than was said that what they cost is far too high."""
+        info = self._journal.info
+        if running > OVERLAP * info.lanes and (info.dedicated or info.node_type) and not self._warned:
+            self._warned = True
+            _log.warning(
+                "mppobs: %d attempts run at once and each is billed 1/%d of the node: set MPPOBS_LANES "
+                "or configure(lanes=...) to how many run at once",
+                running,
+                info.lanes,
+            )
 
     def _run(self) -> None:
         while not self._stopped.wait(self._seconds):

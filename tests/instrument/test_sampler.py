@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -131,3 +133,28 @@ def test_flush_takes_a_sample_and_syncs(captured: Captured, monkeypatch: pytest.
 
     assert len(captured.samples) == 3
     assert RECORDER.notes == before + 1
+
+
+@pytest.mark.parametrize(
+    ("values", "running", "warned"),
+    [
+        ({"dedicated": True}, 3, True),
+        ({"node_type": "m5"}, 3, True),
+        ({"dedicated": True}, 2, False),
+        ({"dedicated": True, "lanes": 2}, 3, False),
+        ({"dedicated": True, "lanes": 2}, 5, True),
+        ({}, 9, False),
+    ],
+)
+def test_too_few_lanes_are_said_once(
+    captured: Captured, caplog: pytest.LogCaptureFixture, values: dict[str, object], running: int, warned: bool
+) -> None:
+    """Attempts that overlap more than twice as much as was said are billed far too high, where there is a price."""
+    mppobs.configure(**{"sample_seconds": 0, **values})  # type: ignore[arg-type]
+    with caplog.at_level(logging.WARNING, "mppobs"), ExitStack() as stack:
+        for shard in range(running):
+            stack.enter_context(mppobs.attempt(stage="s", shard=shard))
+        mppobs.flush()
+        mppobs.flush()
+
+    assert [record.getMessage().count("MPPOBS_LANES") for record in caplog.records] == [1] * warned
