@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Final
 
+from mppobs.instrument.names import clean
 from mppobs.instrument.run import Handoff, Run
 from mppobs.instrument.settings import Settings
 from mppobs.model import Context, RunKind, Tier
@@ -53,13 +54,13 @@ def run_of(values: Mapping[str, str], settings: Settings, otherwise: Handoff | N
         return values.get(PREFIX + name, default)
 
     context = Context(
-        pipeline=values[PREFIX + "pipeline"],
-        job_id=values[PREFIX + "job-id"],
+        pipeline=clean(values[PREFIX + "pipeline"]),
+        job_id=clean(values[PREFIX + "job-id"]),
         incarnation=int(get("incarnation", "0")),
-        tenant=get("tenant", settings.tenant),
-        owner=get("owner", settings.owner),
+        tenant=clean(get("tenant", settings.tenant)),
+        owner=clean(get("owner", settings.owner)),
         tier=Tier(get("tier", settings.tier)),
-        cluster=get("cluster", settings.cluster),
+        cluster=clean(get("cluster", settings.cluster)),
         run_kind=RunKind(get("run-kind", settings.run_kind)),
         deadline_ns=int(get("deadline-ns", "0")),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+from mppobs.instrument.names import clean
 from mppobs.model import Shard
 
 
@@ -58,7 +59,7 @@ def detect(environ: Mapping[str, str]) -> Identity:
     found = _read(platform, environ) if platform else Identity()
     own_shard = environ.get("MPPOBS_SHARD", "")
     return Identity(
-        job_id=environ.get("MPPOBS_JOB_ID") or found.job_id,
+        job_id=clean(environ.get("MPPOBS_JOB_ID") or found.job_id),
         shard=parse_shard(own_shard) if own_shard else found.shard,
         attempt=_number(environ.get("MPPOBS_ATTEMPT", ""), found.attempt),
         node=environ.get("MPPOBS_NODE") or found.node,

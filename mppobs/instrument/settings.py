@@ -6,10 +6,12 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from mppobs.errors import ConfigError, nearest
+from mppobs.instrument.names import clean, member
 from mppobs.model import RunKind, Tier, WorkerInfo
 
 _log = logging.getLogger("mppobs")
@@ -73,27 +75,45 @@ def _flag(text: str) -> bool:
         raise ValueError(f"{text!r} is neither true nor false") from None
 
 
+def _directory(given: str | os.PathLike[str]) -> Path:
+    if not os.fspath(given):
+        raise ValueError("an empty directory is none")
+    return Path(given)
+
+
 def _positive(text: str | int) -> int:
-    number = int(text)
+    try:
+        number = int(text)
+    except (TypeError, ValueError):
+        number = 0
     if number < 1:
-        raise ValueError(f"{text!r} is not above 0")
+        raise ValueError(f"{text!r} is no whole number above 0")
     return number
 
 
 def _seconds(text: str | float) -> float:
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1
     if not 0 <= number < float("inf"):
         raise ValueError(f"{text!r} is no number of seconds")
     return number
 
 
+_tier: Final = partial(member, Tier)
+_run_kind: Final = partial(member, RunKind)
+_NAMES: Final = ("cluster", "tenant", "owner", "pipeline", "job_id")
+"""Settings that are names of things, as they come into records."""
+
 _CHECKS: Final[Mapping[str, Callable[[Any], Any]]] = {
-    "directory": Path,
+    **dict.fromkeys(_NAMES, clean),
+    "directory": _directory,
     "lanes": _positive,
     "budget_bytes": _positive,
     "sample_seconds": _seconds,
-    "tier": Tier,
-    "run_kind": RunKind,
+    "tier": _tier,
+    "run_kind": _run_kind,
 }
 """How the values that `configure` is given are read, where any value will not do."""
 
@@ -107,13 +127,13 @@ VARIABLES: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
     "MPPOBS_SPOT": ("spot", _flag),
     "MPPOBS_DEDICATED": ("dedicated", _flag),
     "MPPOBS_LANES": ("lanes", _positive),
-    "MPPOBS_CLUSTER": ("cluster", str),
-    "MPPOBS_TENANT": ("tenant", str),
-    "MPPOBS_OWNER": ("owner", str),
-    "MPPOBS_PIPELINE": ("pipeline", str),
-    "MPPOBS_JOB_ID": ("job_id", str),
-    "MPPOBS_TIER": ("tier", Tier),
-    "MPPOBS_RUN_KIND": ("run_kind", RunKind),
+    "MPPOBS_CLUSTER": ("cluster", clean),
+    "MPPOBS_TENANT": ("tenant", clean),
+    "MPPOBS_OWNER": ("owner", clean),
+    "MPPOBS_PIPELINE": ("pipeline", clean),
+    "MPPOBS_JOB_ID": ("job_id", clean),
+    "MPPOBS_TIER": ("tier", _tier),
+    "MPPOBS_RUN_KIND": ("run_kind", _run_kind),
     "MPPOBS_CONTEXT": ("context", str),
     "MPPOBS_SAMPLE_SECONDS": ("sample_seconds", _seconds),
     "MPPOBS_BUDGET_BYTES": ("budget_bytes", _positive),
@@ -147,8 +167,8 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
     """
     Return the settings that the environment gives.
 
-    A variable that is unknown or makes no sense is passed over with a warning that names the nearest one: a typing
-    error must not stop the work that is only observed.
+    A variable that is empty is one that is not set. One that is unknown or makes no sense is passed over with a warning
+    that names the nearest one: a typing error must not stop the work that is only observed.
 
     >>> from_environment({"MPPOBS_PIPELINE": "nightly", "MPPOBS_LANES": "4"}).lanes
     4
@@ -159,6 +179,8 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
             continue
         if name not in VARIABLES:
             _log.warning("%s is no variable of mppobs: %s", name, nearest(name, (*VARIABLES, *IDENTITY_VARIABLES)))
+            continue
+        if not text.strip():
             continue
         field, parse = VARIABLES[name]
         try:

@@ -18,7 +18,8 @@ from mppobs.journal.format import shard_key
 from mppobs.model import Context, RunKind, Tier
 from mppobs.testing import Captured, capture
 
-NAMES = st.text(min_size=1, max_size=20)
+PRINTABLE = st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"])
+NAMES = st.text(PRINTABLE, min_size=1, max_size=20).filter(lambda name: name == " ".join(name.split()))
 
 
 @given(
@@ -28,7 +29,7 @@ NAMES = st.text(min_size=1, max_size=20)
         job_id=NAMES,
         incarnation=st.integers(0, 2**62),
         tenant=NAMES,
-        owner=st.text(max_size=5),
+        owner=st.just("") | NAMES,
         tier=st.sampled_from(Tier),
         cluster=NAMES,
         run_kind=st.sampled_from(RunKind),

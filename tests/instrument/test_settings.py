@@ -11,8 +11,16 @@ import pytest
 import mppobs
 from mppobs.errors import ConfigError
 from mppobs.instrument import recorder
+from mppobs.instrument.identity import Identity, detect
 from mppobs.instrument.recorder import RECORDER
-from mppobs.instrument.settings import VARIABLES, Settings, changed, default_directory, from_environment
+from mppobs.instrument.settings import (
+    IDENTITY_VARIABLES,
+    VARIABLES,
+    Settings,
+    changed,
+    default_directory,
+    from_environment,
+)
 from mppobs.model import RunKind, Tier, WorkerRecord
 from mppobs.testing import Captured
 
@@ -107,7 +115,7 @@ def test_a_directory_that_cannot_hold_a_journal_is_said_once(
     with caplog.at_level(logging.WARNING, "mppobs"):
         assert [work() for _ in range(3)] == [5, 5, 5]
 
-    assert [record.getMessage().startswith("nothing will be recorded") for record in caplog.records] == [True]
+    assert [record.getMessage().startswith("mppobs: nothing will be recorded") for record in caplog.records] == [True]
 
 
 def test_the_default_directory_must_be_this_users_own(
@@ -132,3 +140,26 @@ def test_the_default_directory_must_be_this_users_own(
         assert len(Captured(default).attempts) == 1
     finally:
         RECORDER.reset(old)
+
+
+def test_an_empty_variable_is_one_that_is_not_set(caplog: pytest.LogCaptureFixture) -> None:
+    """`MPPOBS_DIR=""` is not the current directory; nor does any other empty variable say or warn of anything."""
+    with caplog.at_level(logging.WARNING, "mppobs"):
+        assert from_environment(dict.fromkeys((*VARIABLES, *IDENTITY_VARIABLES), "")) == from_environment({})
+        assert from_environment(dict.fromkeys(VARIABLES, " ")) == from_environment({})
+
+    assert caplog.records == []
+    assert detect(dict.fromkeys((*VARIABLES, *IDENTITY_VARIABLES), "")) == Identity()
+    with pytest.raises(ConfigError, match="empty directory"):
+        changed(from_environment({}), {"directory": ""})
+
+
+def test_a_number_that_is_none_is_explained(caplog: pytest.LogCaptureFixture) -> None:
+    """The message is about the value, not about how it was read."""
+    with caplog.at_level(logging.WARNING, "mppobs"):
+        from_environment({"MPPOBS_LANES": "abc", "MPPOBS_SAMPLE_SECONDS": "often"})
+
+    assert [record.getMessage() for record in caplog.records] == [
+        "MPPOBS_LANES is passed over: 'abc' is no whole number above 0",
+        "MPPOBS_SAMPLE_SECONDS is passed over: 'often' is no number of seconds",
+    ]
