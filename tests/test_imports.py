@@ -21,7 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "__init__": {"instrument", "model", "errors", "version"},
     "catalog": {"model"},
     "journal": {"model", "errors", "clock"},
-    "instrument": {"journal", "model", "errors", "clock", "catalog", "trace_ids"},
+    "instrument": {"journal", "model", "errors", "clock", "units", "catalog", "trace_ids"},
     "testing": {"instrument", "journal", "model", "errors", "clock"},
     "cost": {"model", "catalog", "units", "errors", "yamlfile"},
     "diagnose": {"model", "catalog", "units"},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from typing import Self
 
 from mppobs.instrument.attempt import current_attempt
 from mppobs.instrument.carrier import VARIABLE, carrier_of, decode_text, run_of
+from mppobs.instrument.handover import variable_text
 from mppobs.instrument.recorder import RECORDER
 from mppobs.instrument.run import Handoff, Run, current_run
 from mppobs.model import Shard
@@ -45,14 +45,16 @@ def _stamp(shard: Shard | None, assigned: bool) -> int | None:
     return time.time_ns() if assigned and shard is not None else None
 
 
-def environment(carrier: Mapping[str, str]) -> dict[str, str]:
+def environment(carrier: Mapping[str, str] | None = None) -> dict[str, str]:
     """
     Return what `inject` gave as an environment variable, for a child process: it attaches without a call.
 
-    >>> list(environment(inject()))
+    Without an argument it is the job that is current here.
+
+    >>> list(environment())
     ['MPPOBS_CONTEXT']
     """
-    return {VARIABLE: json.dumps(dict(carrier), separators=(",", ":"))}
+    return {VARIABLE: variable_text(inject() if carrier is None else dict(carrier))}
 
 
 class Attachment:

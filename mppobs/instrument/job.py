@@ -13,38 +13,47 @@ from typing import NamedTuple, ParamSpec, TypeVar, overload
 
 from mppobs.errors import ConfigError
 from mppobs.instrument import otel
+from mppobs.instrument.carrier import carrier_of
 from mppobs.instrument.coordinator import Coordinator
+from mppobs.instrument.names import clean, member
 from mppobs.instrument.outcomes import SUCCESS, ending_of, job_outcome
 from mppobs.instrument.recorder import RECORDER
-from mppobs.instrument.run import Run, current_run
+from mppobs.instrument.run import Handoff, Run, current_run
 from mppobs.instrument.wrapping import Function, Opener, wrap, wrap_plain
 from mppobs.journal.slots import Place
 from mppobs.model import Context, JobEvent, JobOutcome, JobRecord, Reason, RunKind, Tier
+from mppobs.units import parse_duration
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
+Deadline = float | str | timedelta | datetime
+"""Seconds or a span from the start, as a number, as text such as `1h30m`, or as a `timedelta`; or an aware moment."""
 DEFAULT_LEASE_SECONDS = 60.0
 
 
 class JobSpec(NamedTuple):
     """What `mppobs.job` was told. Empty and `None` for what the settings say."""
 
-    pipeline: str | None
-    job_id: str | None
-    tenant: str | None
-    owner: str | None
+    pipeline: str
+    job_id: str
+    tenant: str
+    owner: str
     tier: Tier | None
     run_kind: RunKind | None
-    deadline: float | timedelta | datetime | None
+    deadline: Deadline | None
     submitted: datetime | None
     lease: float
     coordinated: bool
+    export: bool
 
     def context(self, name: str, started_ns: int) -> Context:
         """Return the context of a run that starts now; `name` is the pipeline where nobody names one."""
         settings = RECORDER.settings()
-        pipeline = self.pipeline or settings.pipeline or name or "default"
+        pipeline = self.pipeline or settings.pipeline or name
+        if not pipeline:
+            pipeline = "default"
+            RECORDER.warn_once("a job without a pipeline counts as pipeline 'default'")
         return Context(
             pipeline=pipeline,
             job_id=self.job_id or settings.job_id or _new_job_id(pipeline, started_ns),
@@ -76,6 +85,7 @@ class RunHandle(Coordinator):
         self._place: Place | None = None
         self._ending: tuple[JobOutcome, Reason, str] | None = None
         self._start(started_ns)
+        self._exported = RECORDER.exports.add(carrier_of(self.run.context, Handoff())) if spec.export else ""
 
     def _start(self, started_ns: int) -> None:
         record = JobRecord(
@@ -109,6 +119,8 @@ class RunHandle(Coordinator):
         if self._pid != os.getpid():
             return
         self._pid = 0
+        if self._exported:
+            RECORDER.exports.remove(self._exported)
         RECORDER.ended(self.run)
         ending = SUCCESS if error is None else ending_of(error)
         outcome, reason, error_type = self._ending or (job_outcome(ending), ending.reason, ending.error_type)
@@ -176,10 +188,11 @@ def job(
     owner: str | None = None,
     tier: Tier | str | None = None,
     run_kind: RunKind | str | None = None,
-    deadline: float | timedelta | datetime | None = None,
+    deadline: Deadline | None = None,
     submitted: datetime | None = None,
     lease: float = DEFAULT_LEASE_SECONDS,
     coordinated: bool = False,
+    export: bool = False,
 ) -> JobScope: ...
 def job(
     function: Callable[P, R] | None = None,
@@ -191,19 +204,24 @@ def job(
     owner: str | None = None,
     tier: Tier | str | None = None,
     run_kind: RunKind | str | None = None,
-    deadline: float | timedelta | datetime | None = None,
+    deadline: Deadline | None = None,
     submitted: datetime | None = None,
     lease: float = DEFAULT_LEASE_SECONDS,
     coordinated: bool = False,
+    export: bool = False,
 ) -> Callable[P, R] | JobScope:
     """
     Make a function, or the body of a `with`, one run of a pipeline.
 
-    `deadline` is seconds or a `timedelta` from the start, or a moment as an aware `datetime`; `submitted` is when the
-    job was asked for, if that was before its start. `lease` is how many seconds it outlives a coordinator that dies:
-    a run of the same `job_id` that starts meanwhile continues it. A `coordinated` job decides its shards by
-    `RunHandle.commit` alone; any other by the first attempt that succeeds. Raises `ConfigError` for arguments without
-    meaning.
+    `deadline` is seconds, a text such as `1h30m` or a `timedelta` from the start, or a moment as an aware `datetime`;
+    `submitted` is when the job was asked for, if that was before its start. `lease` is how many seconds it outlives a
+    coordinator that dies: a run of the same `job_id` that starts meanwhile continues it. A `coordinated` job decides
+    its shards by `RunHandle.commit` alone; any other by the first attempt that succeeds.
+
+    Processes that `multiprocessing` starts take part in the job by themselves. With `export` it is in MPPOBS_CONTEXT of
+    this process's environment until it ends, so that any other child takes part that inherits the environment.
+
+    Raises `ConfigError` for arguments without meaning.
 
     >>> import mppobs.testing
     >>> with mppobs.testing.capture() as captured:
@@ -215,21 +233,25 @@ def job(
     try:
         _deadline_ns(deadline, 0)
         _aware_ns(submitted)
-        tier = None if tier is None else Tier(tier)
-        run_kind = None if run_kind is None else RunKind(run_kind)
+        tier = None if tier is None else member(Tier, tier)
+        run_kind = None if run_kind is None else member(RunKind, run_kind)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"job: {error}") from error
-    spec = JobSpec(pipeline, job_id, tenant, owner, tier, run_kind, deadline, submitted, lease, coordinated)
+    name, known_as, payer, keeper = ("" if text is None else clean(text) for text in (pipeline, job_id, tenant, owner))
+    spec = JobSpec(name, known_as, payer, keeper, tier, run_kind, deadline, submitted, lease, coordinated, export)
     return JobScope(spec) if function is None else JobScope(spec)(function)
 
 
-def _deadline_ns(deadline: float | timedelta | datetime | None, started_ns: int) -> int:
+def _deadline_ns(deadline: Deadline | None, started_ns: int) -> int:
     """Return a deadline as nanoseconds since the epoch, 0 for none."""
     if deadline is None:
         return 0
     if isinstance(deadline, datetime):
         return _aware_ns(deadline)
-    seconds = deadline.total_seconds() if isinstance(deadline, timedelta) else float(deadline)
+    if isinstance(deadline, str):
+        seconds = parse_duration(deadline)
+    else:
+        seconds = deadline.total_seconds() if isinstance(deadline, timedelta) else float(deadline)
     if not 0 < seconds < 1e9:
         raise ValueError(f"a deadline of {seconds} s makes no sense")
     return started_ns + round(seconds * 1e9)

@@ -20,8 +20,10 @@ from dataclasses import replace
 from typing import Final
 
 from mppobs.errors import MppobsError
-from mppobs.instrument.carrier import VARIABLE, decode_text, run_of
+from mppobs.instrument.carrier import VARIABLE, carrier_of, decode_text, run_of
+from mppobs.instrument.handover import Exports, Handover, variable_text
 from mppobs.instrument.identity import Identity, detect
+from mppobs.instrument.names import clean
 from mppobs.instrument.run import Handoff, Run, StageBinding, current_run
 from mppobs.instrument.sampler import Sampler
 from mppobs.instrument.settings import Settings, changed, default_directory, from_environment, require_own
@@ -60,6 +62,12 @@ class Recorder:
         """The run of code that no context variable places: the only open job, or else what the environment says."""
         self.own_shards = itertools.count(_first_own_shard())
         """Numbers for shards that nobody named: unique in the job, whatever process draws them."""
+        self.exports = Exports()
+        """The jobs that are in the environment."""
+        self._handover = Handover(self._carried)
+        self._inherited = ""
+        """The context that `multiprocessing` brought from the parent."""
+        self._warned: set[str] = set()
         self._forking = threading.local()
         os.register_at_fork(before=self._before_fork, after_in_parent=self._after_fork, after_in_child=self._forget)
 
@@ -80,8 +88,7 @@ class Recorder:
             self.close()
             self._settings = settings
             self._refused = False
-            self._ambient = self.run = None
-            self._choose()
+            self._ambient = self.run = None  # chosen again at the next attempt: until then the parent may be known
 
     def reset(self, settings: Settings | None = None) -> Settings | None:
         """Close the journal, use other settings (`None`: read the environment again) and return the old; for tests."""
@@ -129,7 +136,7 @@ class Recorder:
             info = settings.worker_info(self._identity.node)
             journal = JournalWriter(settings.directory, info, budget_bytes=settings.budget_bytes)
         except MppobsError as error:
-            _log.warning("nothing will be recorded: %s", error)
+            _log.warning("mppobs: nothing will be recorded: %s", error)
             return None
         except Exception:
             self.note("the journal could not be opened")
@@ -193,6 +200,7 @@ class Recorder:
         # A collector's lock may be held by a thread that does not exist here; its server does not exist here either.
         self._watchers = []
         journal, self._journal, self._sampler = self._journal, None, None
+        self.exports = Exports()
         self.own_shards = itertools.count(_first_own_shard())
         if journal is not None:
             journal.abandon()
@@ -207,12 +215,30 @@ class Recorder:
         """Return the run that the environment describes."""
         with self._lock:
             if self._ambient is None:
-                self._ambient = ambient_run(self.settings(), self._identity)
+                if "multiprocessing.process" in sys.modules:
+                    self._inherit()
+                settings = self.settings()
+                if self._inherited:
+                    settings = settings._replace(context=self._inherited)
+                self._ambient = ambient_run(settings, self._identity)
             return self._ambient
+
+    def _inherit(self) -> None:
+        """Take what `multiprocessing` brought from the parent, and hand on to processes that it starts from here."""
+        self._inherited = self._handover.install() or self._inherited
+
+    def _carried(self) -> str:
+        """Return what carries the job that is current here, for a process that `multiprocessing` starts."""
+        try:
+            return variable_text(carrier_of(self.present().context, Handoff()))
+        except Exception:
+            self.note("a process was started without its job")
+            return ""
 
     def opened(self, run: Run) -> None:
         """Note that a job was opened in this process."""
         with self._lock:
+            self._inherit()
             self._open.append(run)
             self._choose()
 
@@ -234,7 +260,7 @@ class Recorder:
         journal = self.journal()
         if journal is None:
             return None
-        handle = journal.context(replace(run.context, stage=stage, task=task))
+        handle = journal.context(replace(run.context, stage=clean(stage), task=task))
         binding = StageBinding(run, journal, handle)
         run.stages[key] = binding
         return binding
@@ -248,7 +274,13 @@ class Recorder:
                 self._stages.popitem(last=False)
             return stages
 
-    # Faults of our own
+    # What is said to people
+
+    def warn_once(self, message: str) -> None:
+        """Log a warning, but for one that was logged before."""
+        if message not in self._warned:
+            self._warned.add(message)
+            _log.warning("mppobs: %s", message)
 
     def note(self, what: str) -> None:
         """Count a failure inside this package; the first is logged with its traceback."""

@@ -63,10 +63,10 @@ def test_a_job_starts_and_ends_with_all_that_it_was_told(captured: Captured) -> 
 
 @pytest.mark.parametrize(
     ("deadline", "seconds"),
-    [(60, 60), (0.5, 0.5), (timedelta(minutes=2), 120), (datetime(2100, 1, 1, tzinfo=UTC), None)],
+    [(60, 60), (0.5, 0.5), ("1h30m", 5400), (timedelta(minutes=2), 120), (datetime(2100, 1, 1, tzinfo=UTC), None)],
 )
 def test_deadlines_are_spans_or_moments(
-    captured: Captured, deadline: float | timedelta | datetime, seconds: float | None
+    captured: Captured, deadline: float | str | timedelta | datetime, seconds: float | None
 ) -> None:
     """Numbers and spans count from the start, an aware moment is itself."""
     with mppobs.job(pipeline="p", deadline=deadline):
