@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mppobs.cli.slo_budget import report, status
+from mppobs.cli.slo_past import replay, suggest
 from mppobs.cli.slo_proof import proof
 from mppobs.slo.diff import diff
 from mppobs.slo.lint import Check, Finding, Level, Surroundings, lint
@@ -30,6 +31,8 @@ _COLOURS = {Level.ERROR: "bold red", Level.WARNING: "yellow"}
 app.command()(proof)
 app.command()(status)
 app.command()(report)
+app.command()(replay)
+app.command()(suggest)
 
 
 @app.callback()
