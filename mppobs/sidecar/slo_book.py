@@ -87,9 +87,9 @@ class SloBook:
         self._minutes.changed = False
         self._shown = self._evaluator.slos
 
-    def thin(self, now_ns: int) -> Mapping[str, list[int]]:
-        """Thin the histories; return the slots that are gone, by name."""
-        return self._evaluator.thin(now_ns)
+    def thin(self, now_ns: int, part: int, parts: int) -> Mapping[str, list[int]]:
+        """Thin one part of the histories; return the slots that are gone, by name."""
+        return self._evaluator.thin(now_ns, part=part, parts=parts)
 
     def figures(self, now_ns: int, provisional: Mapping[str, int] | None = None) -> list[SloFigures]:
         """Return how every SLO stands; `provisional` counts running jobs that will be bad events, by name."""

@@ -10,6 +10,7 @@ from mppobs.sidecar.fold import Fold
 from mppobs.sidecar.follow import LiveJournal
 from mppobs.sidecar.live import LiveSettings, live_view
 from mppobs.sidecar.slo_book import SloBook
+from mppobs.sidecar.slo_minutes import MINUTE_NS
 from mppobs.sidecar.store import Store
 from mppobs.sidecar.store_jobs import JobSummary
 from mppobs.sidecar.store_schema import StoreFull
@@ -17,8 +18,8 @@ from mppobs.sidecar.store_slos import SloRows
 
 _log = logging.getLogger(__name__)
 
-THIN_SECONDS: Final = 3600
-"""Between two looks for what need no longer be kept in such detail."""
+THIN_PARTS: Final = 60
+"""Histories are thinned in so many parts, one a minute, so that no round waits for all of them."""
 
 
 class SloKeeper:
@@ -27,7 +28,7 @@ class SloKeeper:
     def __init__(self, store: Store, book: SloBook) -> None:
         self.book = book
         self._store = store
-        self._thinned_ns = 0
+        self._thinned = 0
 
     def recover(self, fold: Fold, now_ns: int) -> None:
         """Go back to the last commit, and take up SLOs that are new. Raises `StoreError` where the store is damaged."""
@@ -55,9 +56,10 @@ class SloKeeper:
             pipelines = live_view(fold, live, now_ns, LiveSettings()).pipelines if self.book.wants_lags else {}
             lags = {key: pipeline.checkpoint_lag for key, pipeline in pipelines.items()}
             self._write(self.book.minute(now_ns, fold.pipelines, lags))
-        if now_ns - self._thinned_ns >= THIN_SECONDS * 10**9:
-            self._thinned_ns = now_ns
-            if gone := self.book.thin(now_ns):
+        minute = now_ns // MINUTE_NS
+        if minute != self._thinned:
+            self._thinned = minute
+            if gone := self.book.thin(now_ns, minute % THIN_PARTS, THIN_PARTS):
                 self._store.thin_slos(gone)
 
     def _write(self, rows: SloRows | None) -> None:

@@ -145,9 +145,10 @@ class Evaluator:
         """Take it that everything that changed has been written down."""
         self._changed = set()
 
-    def thin(self, now_ns: int) -> Mapping[str, list[int]]:
-        """Thin every history; return the slots that are gone, by name."""
-        gone = {name: tally.history.thin(slot_of(now_ns)) for name, tally in self.tallies.items()}
+    def thin(self, now_ns: int, *, part: int = 0, parts: int = 1) -> Mapping[str, list[int]]:
+        """Thin every history, or one part of them; return the slots that are gone, by name."""
+        chosen = list(self.tallies.items())[part::parts]
+        gone = {name: tally.history.thin(slot_of(now_ns)) for name, tally in chosen}
         return {name: slots for name, slots in gone.items() if slots}
 
     def _count(self, slo: Slo, events: Counts, time_ns: int) -> None:

@@ -483,3 +483,44 @@ def test_windows_beyond_what_prometheus_keeps_are_exposed(rig: Rig) -> None:
 
     assert found.windows == {"30d": Counts(1, 1)}
     assert window(found.tally, rig.clock.time_ns(), 300) == Counts(1, 1)
+
+
+def test_histories_are_thinned_in_memory_and_in_the_store_alike(rig: Rig) -> None:
+    """Days later the steps of an hour are one, and a restart finds what memory has."""
+    for _ in range(3):
+        rig.job(FAILED)
+        rig.settle()
+        rig.tick(300)
+    rig.tick(5 * 86_400)
+    before = len(rig.figures()["nightly-job-success"].tally.history)
+    for _ in range(60):
+        rig.tick(60, times=1)
+    after = list(rig.figures()["nightly-job-success"].tally.history)
+
+    assert before == 3
+    assert len(after) < 3
+    assert after[-1].total == 3
+    rig.restart()
+    assert list(rig.figures()["nightly-job-success"].tally.history) == after
+
+
+def test_the_worst_checkpoint_of_a_running_job_is_judged_each_minute(tmp_path: Path) -> None:
+    """No event while nothing checkpoints; good while the last checkpoint is young, bad once it is old."""
+    spec = "team: t\npipelines: {nightly: {objectives: {checkpoint-lag: {objective: 99%, at-most: 90s}}}}"
+    rig = Rig(tmp_path, spec)
+    try:
+        rig.tick(61)
+        assert rig.counts()["nightly-checkpoint-lag"] == Counts(0, 0)
+        number = rig.coordinator.context_id(Context("nightly", "long", 1))
+        now = rig.clock.time_ns()
+        rig.coordinator.append(JobRecord(JobEvent.START, number, now, coordinated=True))
+        rig.coordinator.append(JobRecord(JobEvent.CHECKPOINT, number, now))
+        seen = []
+        for _ in range(3):
+            rig.tick(58)
+            rig.tick(2)
+            seen.append(rig.counts()["nightly-checkpoint-lag"])
+
+        assert seen == [Counts(1, 0), Counts(2, 1), Counts(3, 2)]
+    finally:
+        rig.close()
