@@ -96,9 +96,9 @@ class SidecarClient:
 
 def job_path(job_id: str) -> str:
     """
-    Return the path of a job.
+    Return the path of a job. Slashes and dots are quoted too: `..` is a name here, and no way upwards.
 
-    >>> job_path("etl/2026 01")
-    '/jobs/etl/2026%2001'
+    >>> job_path("etl/2026 01.b")
+    '/jobs/etl%2F2026%2001%2Eb'
     """
-    return f"/jobs/{quote(job_id)}"
+    return "/jobs/" + quote(job_id, safe="").replace(".", "%2E")

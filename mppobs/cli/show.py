@@ -26,7 +26,7 @@ QUIET: Final = "dim"
 
 _OUTCOMES: Final = {
     "success": GOOD, "committed": GOOD, "failure": BAD, "error": BAD, "failed": BAD, "lost": BAD,
-    "cancelled": QUIET, "running": ACTIVE,
+    "cancelled": QUIET, "running": ACTIVE, "undecided": DOUBTFUL,
 }  # fmt: skip
 _PIPED_WIDTH: Final = 200
 """Columns where the output is no terminal, so that nothing is cut on its way into a file."""
@@ -80,6 +80,16 @@ def count(value: float | None) -> str:
     ('1,234,567', '–')
     """
     return NONE if value is None else f"{value:,.0f}"
+
+
+def plural(number: int, one: str, many: str = "") -> str:
+    """
+    Return a number of things.
+
+    >>> plural(1, "SLO"), plural(0, "error"), plural(2, "retry", "retries")
+    ('1 SLO', '0 errors', '2 retries')
+    """
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def percent(value: float | None) -> str:

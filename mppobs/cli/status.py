@@ -16,6 +16,9 @@ from mppobs.cli.client import DEFAULT_URL, JsonOption, SidecarClient, SidecarErr
 
 LEGEND: Final = "green: as it should be · yellow: worth a look · red: something failed · –: nothing known yet"
 
+_LESS: Final = ("complete", "p50", "jobs", "cost/job", "retries", "shards", "tenant", "cluster")
+"""Columns that a narrow terminal has no room for, the least useful first."""
+
 
 def status(
     url: UrlOption = DEFAULT_URL,
@@ -66,9 +69,9 @@ def pipelines_table(pipelines: list[dict[str, Any]]) -> Table:
     names = [name for name in ("cluster", "tenant") if show.several(pipelines, name)]
     figures = ("running", "jobs", "failed", "shards", "success", "p50", "p99", "retries", "cost/job", "complete")
     caption = LEGEND if pipelines else "no pipeline has written anything yet"
-    made = show.table("Pipelines", [*names, "pipeline"], figures, caption)
+    made = show.table("Pipelines", ["pipeline", *names], figures, caption, less=_LESS)
     for each in pipelines:
-        made.add_row(*(each[name] for name in names), each["pipeline"], *_figures(each))
+        made.add_row(each["pipeline"], *(each[name] for name in names), *_figures(each))
     return made
 
 

@@ -44,9 +44,9 @@ def test_status_shows_every_pipeline_in_columns_that_line_up(capsys: pytest.Capt
     """One row each; the tenant is a column since it tells the rows apart, the cluster is not."""
     lines = shown(capsys, "status").splitlines()
     heads = lines[1].split()
-    assert heads[:3] == ["tenant", "pipeline", "running"]
+    assert heads[:3] == ["pipeline", "tenant", "running"]
     ads, nightly = lines[2], lines[3]
-    assert re.split(r"\s{2,}", nightly.strip())[:5] == ["default", "nightly", "1", "4", "1"]
+    assert re.split(r"\s{2,}", nightly.strip())[:5] == ["nightly", "default", "1", "4", "1"]
     assert "99 %" in nightly
     assert "$12.00" in nightly
     assert len(ads) == len(nightly) == len(lines[1])
@@ -84,7 +84,7 @@ def test_a_job_is_shown_from_the_general_to_the_particular(capsys: pytest.Captur
     text = shown(capsys, "job", "job-9", "--shards", "--slowest", "-n", "2")
     order = [text.index(title) for title in ("Job job-9", "Stages", "Stragglers", "Running now", "Shards")]
     assert order == sorted(order)
-    assert "$3.00 (useful $2.00, retry $1.00)" in text
+    assert "$3.00 (useful $2.00, wasted $1.00)" in text
     assert "reads 4 times the median input" in text
     shards = text[text.index("Shards") :].splitlines()[2:4]
     assert [line.split()[1] for line in shards] == ["9", "8"]
@@ -140,7 +140,8 @@ def test_where_no_sidecar_answers_it_says_what_was_tried_and_what_to_do(
 @pytest.mark.parametrize(
     ("command", "part"),
     [
-        (["job", "job-77"], "no job"),
+        (["job", "job-77"], "did you mean"),
+        (["job", "nightly"], "is a pipeline: mppobs jobs --pipeline nightly"),
         (["jobs", "--outcome", "sucess"], "did you mean 'success'?"),
         (["jobs", "--since", "soon"], "'soon' is no time"),
         (["status", "--url", "nowhere"], "nowhere"),
