@@ -139,12 +139,14 @@ def _print_one(out: Console, slo: dict[str, Any]) -> None:
             f"{show.count(period['events'])} {unit} since {show.moment(period['start'])}, "
             f"{show.count(period['bad_events'])} of them bad; {_more(slo)} more may be. Budget left: ",
             _left(period["budget_left_ratio"]),
-            ", lasts ",
+            ", lasts " if slo["exhausted_in_seconds"] else ", ",
             _lasts(slo),
         )
     )
     if slo["provisional_bad_events"]:
-        out.print(Text(f"{slo['provisional_bad_events']} running jobs are predicted to become bad", show.DOUBTFUL))
+        out.print(
+            Text(f"running jobs that are predicted to become bad: {slo['provisional_bad_events']}", show.DOUBTFUL)
+        )
     made = show.table("Windows", ["window"], ["events", "bad", "burn rate"])
     for window in slo["windows"]:
         made.add_row(

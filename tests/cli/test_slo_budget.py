@@ -59,7 +59,7 @@ def test_status_of_one_shows_its_windows_and_changes(capsys: pytest.CaptureFixtu
 
     assert "risk/nightly-on-time: 90 % on-time of nightly over 30 days" in text
     assert "3 runs since 2023-11-14 22:13:20, 2 of them bad; 1 more may be. Budget left: 33.33 %" in text
-    assert "1 running jobs are predicted to become bad" in text
+    assert "running jobs that are predicted to become bad: 1" in text
     assert ["5m", "3", "2", "6.67"] in [cells(line) for line in text.splitlines()]
     assert "objective 95 % → 90 %" in text
 
