@@ -7,6 +7,7 @@ Only plain YAML is accepted (what `yaml.safe_load` takes); a key given twice is 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,17 +107,12 @@ def load(path: Path) -> Item:
     Raises ConfigError where the file cannot be read, is too large, or is no plain YAML; an empty file is an empty
     mapping.
     """
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from error
-    if len(data) > MAX_BYTES:
-        raise ConfigError(f"{path}: larger than {MAX_BYTES} bytes")
-    try:
-        return loads(data.decode("utf-8"), str(path))
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 at byte {error.start}") from error
+    return loads(_read(path), str(path))
+
+
+def load_all(path: Path) -> list[Item]:
+    """Return the documents of a YAML file with places; those that are empty are left out. Raises as `load` does."""
+    return loads_all(_read(path), str(path))
 
 
 def loads(text: str, name: str = "<text>") -> Item:
@@ -127,19 +123,57 @@ def loads(text: str, name: str = "<text>") -> Item:
     >>> item.line, item.path, item.text, item.number()
     (2, 'prices.small', '0.10', 0.1)
     """
-    loader = yaml.SafeLoader(text)
-    try:
+    with _loader(text, name) as loader:
         node = loader.get_single_node()
-        if node is None:
-            return Item({}, name, 1, "")
-        return _item(loader, node, name, "", _Budget())
+        return Item({}, name, 1, "") if node is None else _item(loader, node, name, "", _Budget())
+
+
+def loads_all(text: str, name: str = "<text>") -> list[Item]:
+    """
+    Return the documents of a YAML text with places.
+
+    >>> [(item.line, item.mapping()["a"].value) for item in loads_all("a: 1\\n---\\na: 2\\n")]
+    [(1, 1), (3, 2)]
+    """
+    documents, budget = [], _Budget()
+    with _loader(text, name) as loader:
+        while loader.check_node():
+            item = _item(loader, loader.get_node(), name, "", budget)
+            if item.value is not None:
+                documents.append(item)
+    return documents
+
+
+def _read(path: Path) -> str:
+    """Return the text of a file of settings."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    if len(data) > MAX_BYTES:
+        raise ConfigError(f"{path}: larger than {MAX_BYTES} bytes")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 at byte {error.start}") from error
+
+
+@contextmanager
+def _loader(text: str, name: str) -> Iterator[yaml.SafeLoader]:
+    """Give a loader of plain YAML; what it finds wrong becomes a ConfigError with its line."""
+    loader = None
+    try:
+        loader = yaml.SafeLoader(text)
+        yield loader
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         raise ConfigError(f"{name}:{mark.line + 1 if mark else 1}: {error.problem}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{name}: {error}") from error
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
 
 
 class _Budget:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mppobs.errors import ConfigError
-from mppobs.yamlfile import load, loads
+from mppobs.yamlfile import load, load_all, loads, loads_all
 
 
 def test_an_unknown_key_names_file_line_and_the_nearest_word() -> None:
@@ -63,3 +63,16 @@ def test_files_that_cannot_be_read_say_so(tmp_path: Path) -> None:
         load(tmp_path / "huge")
     (tmp_path / "empty").write_text("")
     assert load(tmp_path / "empty").mapping() == {}
+
+
+def test_a_file_can_hold_several_documents(tmp_path: Path) -> None:
+    """Each document keeps its lines, empty ones are left out, and a mistake in any of them is told with its line."""
+    (tmp_path / "many").write_text("---\na: 1\n---\n# nothing\n---\n\na: [2]\n")
+    assert [(item.line, item.mapping()["a"].line) for item in load_all(tmp_path / "many")] == [(2, 2), (7, 7)]
+    assert loads_all("") == []
+    with pytest.raises(ConfigError, match="x[.]yaml:3: 'a' is given twice"):
+        loads_all("a: 1\n---\n{a: 1, a: 2}\n", "x.yaml")
+    with pytest.raises(ConfigError, match="x[.]yaml:3:"):
+        loads_all("a: 1\n---\n]\n", "x.yaml")
+    with pytest.raises(ConfigError, match="another document"):
+        loads("a: 1\n---\na: 2\n")

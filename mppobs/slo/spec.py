@@ -192,7 +192,7 @@ def _slo(team: str, pipeline: str, name: str, item: Item, shared: Mapping[str, I
     keys = {**shared, **own}
     if "objective" not in keys and indicator is not IndicatorKind.SPEND:
         raise item.error("needs `objective`, such as 99.9%")
-    period = _days(keys.get("period"))
+    period = parse_period(keys.get("period"))
     return Slo(
         team=team,
         name=f"{pipeline}-{name}" if pipeline else name,
@@ -203,19 +203,19 @@ def _slo(team: str, pipeline: str, name: str, item: Item, shared: Mapping[str, I
         tenant=_text(keys, "tenant"),
         stage=_text(keys, "stage"),
         owner=_text(keys, "owner"),
-        tier=_member(Tier, keys["tier"]) if "tier" in keys else Tier.STANDARD,
-        bounds=_bounds(indicator, keys, item),
-        exclude=tuple(_member(RunKind, kind) for kind in keys["exclude"].items()) if "exclude" in keys else (),
+        tier=member(Tier, keys["tier"]) if "tier" in keys else Tier.STANDARD,
+        bounds=parse_bounds(indicator, keys, item),
+        exclude=tuple(member(RunKind, kind) for kind in keys["exclude"].items()) if "exclude" in keys else (),
         calendar=keys["calendar"].boolean() if "calendar" in keys else False,
         description=_text(keys, "description"),
-        expected_events=_expected(indicator, keys, period),
+        expected_events=parse_expected(indicator, keys, period),
     )
 
 
 def _indicator(name: str, own: Mapping[str, Item], item: Item) -> IndicatorKind:
     """Return the indicator that an entry names, by `indicator` or by its own name."""
     if "indicator" in own:
-        return _member(IndicatorKind, own["indicator"])
+        return member(IndicatorKind, own["indicator"])
     try:
         return IndicatorKind(name)
     except ValueError:
@@ -223,7 +223,7 @@ def _indicator(name: str, own: Mapping[str, Item], item: Item) -> IndicatorKind:
         raise item.error(f"{name!r} is no indicator; {nearest(name, known)} (or name one by `indicator:`)") from None
 
 
-def _bounds(indicator: IndicatorKind, keys: Mapping[str, Item], item: Item) -> Bounds:
+def parse_bounds(indicator: IndicatorKind, keys: Mapping[str, Item], item: Item) -> Bounds:
     """Return the figures that the indicator compares with; one that needs some and has none is an error."""
     wanted = BOUND_KEYS[indicator]
     missing = [key for key in wanted if key not in keys]
@@ -242,7 +242,7 @@ def _bounds(indicator: IndicatorKind, keys: Mapping[str, Item], item: Item) -> B
     )
 
 
-def _expected(indicator: IndicatorKind, keys: Mapping[str, Item], period: int) -> int:
+def parse_expected(indicator: IndicatorKind, keys: Mapping[str, Item], period: int) -> int:
     """Return how many events a period is expected to see: runs by `every`, minutes by the calendar, else unknown."""
     if UNITS[indicator] is EventUnit.MINUTE:
         return period * 1440
@@ -251,7 +251,7 @@ def _expected(indicator: IndicatorKind, keys: Mapping[str, Item], period: int) -
     return 0
 
 
-def _days(item: Item | None) -> int:
+def parse_period(item: Item | None) -> int:
     """Return a period in whole days; 30 where none is given."""
     if item is None:
         return 30
@@ -288,7 +288,7 @@ def _text(keys: Mapping[str, Item], key: str) -> str:
     return keys[key].string() if key in keys else ""
 
 
-def _member(enum: type[_E], item: Item) -> _E:
+def member(enum: type[_E], item: Item) -> _E:
     """Return the member of a closed list that an item names."""
     try:
         return enum(item.string())
