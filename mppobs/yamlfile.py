@@ -138,9 +138,9 @@ def loads_all(text: str, name: str = "<text>") -> list[Item]:
     documents, budget = [], _Budget()
     with _loader(text, name) as loader:
         while loader.check_node():
-            item = _item(loader, loader.get_node(), name, "", budget)
-            if item.value is not None:
-                documents.append(item)
+            node = loader.get_node()
+            if node is not None and node.tag != "tag:yaml.org,2002:null":
+                documents.append(_item(loader, node, name, "", budget))
     return documents
 
 

@@ -70,9 +70,9 @@ def test_a_file_can_hold_several_documents(tmp_path: Path) -> None:
     (tmp_path / "many").write_text("---\na: 1\n---\n# nothing\n---\n\na: [2]\n")
     assert [(item.line, item.mapping()["a"].line) for item in load_all(tmp_path / "many")] == [(2, 2), (7, 7)]
     assert loads_all("") == []
-    with pytest.raises(ConfigError, match="x[.]yaml:3: 'a' is given twice"):
+    with pytest.raises(ConfigError, match=r"x\.yaml:3: 'a' is given twice"):
         loads_all("a: 1\n---\n{a: 1, a: 2}\n", "x.yaml")
-    with pytest.raises(ConfigError, match="x[.]yaml:3:"):
+    with pytest.raises(ConfigError, match=r"x\.yaml:3:"):
         loads_all("a: 1\n---\n]\n", "x.yaml")
     with pytest.raises(ConfigError, match="another document"):
         loads("a: 1\n---\na: 2\n")

@@ -55,7 +55,7 @@ BOUND_KEYS: Final[dict[IndicatorKind, tuple[str, ...]]] = {
 }
 """The bounds that each indicator takes; it needs at least one of them where there are any, `promql` both."""
 
-_IN_SECONDS: Final = (
+IN_SECONDS: Final = (
     IndicatorKind.DURATION,
     IndicatorKind.FRESHNESS,
     IndicatorKind.SCHEDULER_LATENCY,
@@ -231,7 +231,7 @@ def parse_bounds(indicator: IndicatorKind, keys: Mapping[str, Item], item: Item)
         raise item.error(f"{indicator.value!r} needs {' and '.join(f'`{key}`' for key in missing)}")
     if indicator is IndicatorKind.PROMQL:
         return Bounds(good_query=keys["good"].string(), total_query=keys["total"].string())
-    number = _seconds if indicator in _IN_SECONDS else _figure
+    number = _seconds if indicator in IN_SECONDS else _figure
     return Bounds(
         at_most=number(keys["at-most"]) if "at-most" in wanted and "at-most" in keys else None,
         at_least=number(keys["at-least"]) if "at-least" in wanted and "at-least" in keys else None,
