@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -163,3 +164,14 @@ def test_a_number_that_is_none_is_explained(caplog: pytest.LogCaptureFixture) ->
         "MPPOBS_LANES is passed over: 'abc' is no whole number above 0",
         "MPPOBS_SAMPLE_SECONDS is passed over: 'often' is no number of seconds",
     ]
+
+
+def test_every_variable_is_documented() -> None:
+    """The page's table of variables is the code's, no more and no less."""
+    page = (Path(__file__).parents[2] / "docs" / "instrumenting.md").read_text()
+    section = page.split("\n## Variables\n")[1].split("\n## ")[0]
+    cells = [line.split(" | ")[0] for line in section.splitlines() if line.startswith("| `")]
+
+    assert sorted(name for cell in cells for name in re.findall("MPPOBS_[A-Z_]+", cell)) == sorted(
+        (*VARIABLES, *IDENTITY_VARIABLES)
+    )
