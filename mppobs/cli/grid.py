@@ -55,10 +55,11 @@ class Grid(Table):
         prose = [name for name in widths if name in self._prose]
         below = [] if self._need(widths, widths) <= room else prose
         kept = [name for name in widths if name not in below]
-        leaving = [*(name for name in self._less if name in kept), *reversed(kept[1:])]
-        while len(kept) > 1 and self._need(kept, widths) > room:
-            gone = leaving.pop(0)
-            kept = [name for name in kept if name != gone]
+        chosen = kept[:1]
+        for name in [*(name for name in kept[1:] if name not in self._less), *reversed(self._less)]:
+            if name in kept and self._need([*chosen, name], widths) <= room:
+                chosen.append(name)
+        kept = [name for name in kept if name in chosen]
         yield from self._lines(kept, below, {name: min(widths[name], room) for name in kept}, room)
 
     def _width(self, column: Column, room: int) -> int:

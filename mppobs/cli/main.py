@@ -62,7 +62,10 @@ def run(arguments: Sequence[str]) -> int:
         if (error.name or "mppobs").startswith("mppobs") or name not in COMMANDS:
             raise
         extra = COMMANDS[name].extra or "all"
-        typer.echo(f"mppobs {name} needs {error.name}: pip install 'mppobs[{extra}]'", err=True)
+        typer.echo(
+            f"mppobs {name} needs {error.name}: pip install 'mppobs[{extra}]' (in a clone: pip install '.[{extra}]')",
+            err=True,
+        )
         return 2
     return 0
 

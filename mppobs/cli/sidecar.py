@@ -10,17 +10,17 @@ import inspect
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Final, get_args
+from typing import Annotated, Any, Final
 
 import typer
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from mppobs.cli import show
+from mppobs.sidecar import preflight
 from mppobs.sidecar.app import serve
-from mppobs.sidecar.settings import ENV_PREFIX, PANELS, Shown, SidecarSettings
-from mppobs.sidecar.sources import REPEATED, Loaded, flag_name, load, shown
+from mppobs.sidecar.settings import ENV_PREFIX, PANELS, SidecarSettings
+from mppobs.sidecar.sources import REPEATED, Loaded, flag_name, load, mark_of, shown
 
 _HELP: Final = """
 Follow the journals that workers write, and serve what they add up to: Prometheus metrics at /metrics, a JSON API
@@ -54,9 +54,8 @@ def _run(config: Path | None, *, check: bool, verbose: bool, flags: Mapping[str,
 
 
 def _print_settings(loaded: Loaded) -> None:
-    """Print the settings in force, secrets masked. Tokens in files are read, so that an unusable one shows now."""
-    for name in ("write", "read", "forward"):
-        loaded.settings.token(name)
+    """Print the settings in force, secrets masked. Raises ConfigError for what a real run would refuse."""
+    preflight.check(loaded.settings)
     made = show.table("Settings of the sidecar", ["setting", "value", "from"], [], prose=("value", "from"))
     for name, value, origin in loaded.rows():
         made.add_row(name, value, origin, style=show.QUIET if origin == "default" else "")
@@ -83,7 +82,11 @@ def _setting(name: str, panel: str) -> inspect.Parameter:
     """Return the parameter of one setting. Texts are read later, with all other sources."""
     field = SidecarSettings.model_fields[name]
     option = typer.Option(
-        flag_name(name), metavar=_metavar(field), help=_help(name, field), rich_help_panel=panel, show_default=False
+        flag_name(name),
+        metavar=mark.metavar if (mark := mark_of(field)) else "VALUE",
+        help=_help(name, field),
+        rich_help_panel=panel,
+        show_default=False,
     )
     return _parameter(name, list[str] | None if name in REPEATED else str | None, None, option)
 
@@ -95,16 +98,8 @@ def _parameter(name: str, kind: Any, default: Any, option: Any) -> inspect.Param
 def _help(name: str, field: FieldInfo) -> str:
     """Return a setting's documentation, its default, and its name in the environment."""
     text = " ".join((field.description or "").split())
-    usual = "" if field.default in (None, PydanticUndefined) else f"{shown(field.default)} by default; "
+    usual = "" if field.default in (None, PydanticUndefined) else f"{shown(field.default, mark_of(field))} by default; "
     return f"{text} ({usual}{ENV_PREFIX}{name.upper()})"
-
-
-def _metavar(field: FieldInfo) -> str:
-    """Return how a setting's value is named; for an optional setting the name is with its type."""
-    marks = list(field.metadata)
-    if isinstance(field.annotation, UnionType) or get_args(field.annotation):
-        marks += [mark for part in get_args(field.annotation) for mark in getattr(part, "__metadata__", ())]
-    return next((mark.metavar for mark in marks if isinstance(mark, Shown)), "VALUE")
 
 
 def _command() -> Callable[..., None]:

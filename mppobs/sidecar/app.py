@@ -19,6 +19,7 @@ from mppobs.errors import ConfigError
 from mppobs.sidecar.engine import Engine
 from mppobs.sidecar.ingest import Intake
 from mppobs.sidecar.middleware import Refusals
+from mppobs.sidecar.preflight import check
 from mppobs.sidecar.roles import Agent, Aggregator, EngineReading
 from mppobs.sidecar.settings import SidecarSettings
 from mppobs.sidecar.web import Parts, build_app
@@ -55,6 +56,7 @@ def serve(settings: SidecarSettings) -> None:
 
     Raises ConfigError for settings that do not work out, and `StoreError` where the store cannot be trusted.
     """
+    check(settings)
     refusals, clock = Refusals(), SystemClock()
     with _listener(settings) as listener:
         if settings.is_agent:

@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from mppobs.errors import nearest
+from mppobs.sidecar.wording import in_words
 
 MEDIA_TYPE: Final = "application/problem+json"
 
@@ -97,12 +98,11 @@ async def on_invalid_request(request: Request, error: Exception) -> Response:
 
 def _what(entry: Mapping[str, Any]) -> str:
     """Return what is wrong, in the words of `errors.nearest` where there is a list to choose from."""
-    message = str(entry["msg"]).removeprefix("Value error, ")
     if entry["type"] in ("enum", "literal_error") and isinstance(entry.get("input"), str):
         expected = str(entry.get("ctx", {}).get("expected", ""))
         known = [word.strip(" '") for word in expected.replace(" or ", ",").split(",")]
         return f"unknown value {short(entry['input'])}; {nearest(entry['input'][:200], known)}"
-    return message
+    return in_words(entry)
 
 
 def short(value: str) -> str:

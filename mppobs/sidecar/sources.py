@@ -10,14 +10,20 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
 from mppobs.errors import ConfigError, nearest
-from mppobs.sidecar.settings import ENV_PREFIX, SidecarSettings
+from mppobs.sidecar.settings import ENV_PREFIX, Shown, SidecarSettings
+from mppobs.sidecar.wording import in_words
+from mppobs.units import human_bytes, parse_bytes
 from mppobs.yamlfile import Item
 from mppobs.yamlfile import load as load_yaml
+
+ALIASES: Final[Mapping[str, str]] = {"directory": "directories", "slo": "slo_files"}
+"""Further names of settings in the file and the environment: their flag's, with underscores."""
 
 CLIENT_VARIABLES: Final = frozenset({"MPPOBS_SIDECAR_URL"})
 """Variables with the same beginning that say where to find a sidecar, to those who read one."""
@@ -40,7 +46,17 @@ class Loaded:
     def rows(self) -> list[tuple[str, str, str]]:
         """Return name, value and origin of every setting, secrets masked, in the order of their documentation."""
         values = self.settings.model_dump()
-        return [(name, shown(values[name]), self.origins[name]) for name in SidecarSettings.model_fields]
+        return [
+            (name, shown(values[name], mark_of(field)), self.origins[name])
+            for name, field in SidecarSettings.model_fields.items()
+        ]
+
+
+def mark_of(field: FieldInfo) -> Shown | None:
+    """Return how a setting's value is named; for an optional setting the mark is with its type."""
+    marks = list(field.metadata)
+    marks += [mark for part in get_args(field.annotation) for mark in getattr(part, "__metadata__", ())]
+    return next((mark for mark in marks if isinstance(mark, Shown)), None)
 
 
 def flag_name(field: str) -> str:
@@ -79,12 +95,19 @@ def _from_file(path: Path | None) -> _Layer:
     """Return the values of the file with their lines."""
     if path is None:
         return {}
-    items = load_yaml(path).mapping(SidecarSettings.model_fields)
-    return {
-        name: (_plain(item), f"{item.file}:{item.line}: {name}")
-        for name, item in items.items()
-        if item.value is not None
-    }
+    layer: _Layer = {}
+    for key, item in load_yaml(path).mapping((*SidecarSettings.model_fields, *ALIASES)).items():
+        if item.value is not None:
+            _put(layer, key, _plain(item), f"{item.file}:{item.line}: {key}")
+    return layer
+
+
+def _put(layer: _Layer, key: str, value: Any, origin: str) -> None:
+    """Enter a value under the setting's own name, which one source may give once."""
+    name = ALIASES.get(key, key)
+    if name in layer:
+        raise ConfigError(f"{origin}: is also given as {layer[name][1]}: keep one")
+    layer[name] = (value, origin)
 
 
 def _plain(item: Item) -> Any:
@@ -103,10 +126,10 @@ def _from_environment(environ: Mapping[str, str]) -> _Layer:
         if not variable.startswith(ENV_PREFIX) or variable in CLIENT_VARIABLES:
             continue
         name = variable.removeprefix(ENV_PREFIX).lower()
-        if name not in SidecarSettings.model_fields:
+        if name not in SidecarSettings.model_fields and name not in ALIASES:
             known = [ENV_PREFIX + field.upper() for field in SidecarSettings.model_fields]
             raise ConfigError(f"environment: unknown variable {variable!r}; {nearest(variable, known)}")
-        layer[name] = (value, variable)
+        _put(layer, name, value, variable)
     return layer
 
 
@@ -120,17 +143,24 @@ def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
     for problem in error.errors(include_url=False, include_input=False):
         name = str(problem["loc"][0]) if problem["loc"] else ""
         where = origins.get(name, name) or "settings"
-        lines.append(f"{where}: {problem['msg'].removeprefix('Value error, ')}")
+        lines.append(f"{where}: {in_words(problem)}")
     return "\n".join(lines)
 
 
-def shown(value: object) -> str:
+def _size(value: int) -> str:
+    """Return bytes as one would type them."""
+    return human_bytes(value).replace(" ", "")
+
+
+def shown(value: object, mark: Shown | None = None) -> str:
     """
     Return a setting's value for people. Secrets mask themselves.
 
-    >>> shown(5.0), shown(None), shown((Path("/a"), Path("/b")))
-    ('5', '–', '/a /b')
+    >>> shown(5.0), shown(None), shown((Path("/a"), Path("/b"))), shown(4 * 2**30, Shown("SIZE"))
+    ('5', '–', '/a /b', '4GiB')
     """
+    if isinstance(value, int) and mark is not None and mark.metavar == "SIZE" and parse_bytes(_size(value)) == value:
+        return _size(value)
     if value is None:
         return "–"
     if isinstance(value, float):

@@ -64,6 +64,7 @@ def test_missing_extra_is_named(name: str) -> None:
 
     assert done.returncode == 2
     assert f"pip install 'mppobs[{main.COMMANDS[name].extra}]'" in done.stderr
+    assert f"in a clone: pip install '.[{main.COMMANDS[name].extra}]'" in done.stderr
     assert "Traceback" not in done.stderr
 
 

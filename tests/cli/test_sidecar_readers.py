@@ -191,14 +191,41 @@ def test_sidecar_check_prints_what_is_in_force_and_where_it_came_from(
     config.write_text("settle_seconds: 9s\nwrite_token: hunter2\n")
     monkeypatch.setenv("MPPOBS_SIDECAR_WORST_K", "3")
     text = shown(
-        capsys, "sidecar", "--check", "--config", str(config), "--port", "0", "--directory", "/a", "--directory", "/b"
+        capsys,
+        "sidecar",
+        "--check",
+        "--config",
+        str(config),
+        "--port",
+        "0",
+        "--directory",
+        "/tmp/a",
+        "--directory",
+        "/tmp/b",
     )
     rows = {line.split()[0]: re.split(r"\s{2,}", line.strip()) for line in text.splitlines() if line.strip()}
     assert rows["settle_seconds"][1:] == ["9", f"{config}:1: settle_seconds"]
     assert rows["worst_k"][1:] == ["3", "MPPOBS_SIDECAR_WORST_K"]
     assert rows["port"][1:] == ["0", "--port"]
-    assert rows["directories"][1:] == ["/a /b", "--directory"]
+    assert rows["directories"][1:] == ["/tmp/a /tmp/b", "--directory"]
     assert "hunter2" not in text
     assert "role: aggregator" in text
     error = shown(capsys, "sidecar", "--check", "--host", "0.0.0.0", status=2)
     assert "read_token must be set" in error
+
+
+def test_check_refuses_what_a_real_run_would(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Exit status 2 and one message, before anything is bound or made."""
+    (tmp_path / "file").write_text("")
+    cases = [
+        (["--price-file", str(tmp_path / "none.yaml")], "none.yaml"),
+        (["--write-token", "x", "--read-token", "x"], "are the same"),
+        (["--slo", str(tmp_path / "none.yaml")], "none.yaml"),
+        (["--state-directory", str(tmp_path / "file" / "state")], "is no directory"),
+        (["--port", "abc"], "--port: must be a whole number"),
+    ]
+    for flags, message in cases:
+        both = [shown(capsys, "sidecar", *check, *flags, status=2) for check in (["--check"], [])]
+        assert message in both[0]
+        assert both[0] == both[1]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

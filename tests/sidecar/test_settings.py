@@ -83,11 +83,29 @@ def test_a_mistake_in_the_file_is_named_with_its_line(config: Path, text: str, p
         assert part in str(caught.value)
 
 
+def test_a_key_may_be_the_flag_s_name(config: Path) -> None:
+    """`directory` and `slo` beside the settings' own names, in the file and the environment; never both."""
+    config.write_text("directory: [/a, /b]\n")
+    found = load(config, {}, {"MPPOBS_SIDECAR_SLO": "/x.yaml:/y.yaml"})
+    assert found.settings.directories == (Path("/a"), Path("/b"))
+    assert found.settings.slo_files == (Path("/x.yaml"), Path("/y.yaml"))
+    assert found.origins["directories"] == f"{config}:1: directory"
+    config.write_text("directory: /a\ndirectories: /b\n")
+    with pytest.raises(ConfigError, match=r":2: directories: is also given as .*:1: directory"):
+        load(config, {}, {})
+
+
+def test_sizes_are_listed_as_one_types_them() -> None:
+    """The default of the spool is 4GiB; what has no short form stays exact."""
+    rows = {name: value for name, value, _ in load(flags={"max_body_bytes": "65537"}, environ={}).rows()}
+    assert (rows["spool_bytes"], rows["max_body_bytes"]) == ("4GiB", "65537")
+
+
 def test_a_mistake_in_the_environment_or_in_a_flag_names_the_variable_or_the_flag() -> None:
     """The other two sources are named as people typed them."""
     with pytest.raises(ConfigError, match=r"'MPPOBS_SIDECAR_PROT'.*did you mean 'MPPOBS_SIDECAR_PORT'"):
         load(environ={"MPPOBS_SIDECAR_PROT": "1"})
-    with pytest.raises(ConfigError, match=r"^MPPOBS_SIDECAR_PORT: .*integer"):
+    with pytest.raises(ConfigError, match=r"^MPPOBS_SIDECAR_PORT: must be a whole number"):
         load(environ={"MPPOBS_SIDECAR_PORT": "one"})
     with pytest.raises(ConfigError, match=r"^--idle-seconds: 'x' is no duration"):
         load(flags={"idle_seconds": "x"}, environ={})
