@@ -228,9 +228,14 @@ class Recorder:
         self._inherited = self._handover.install() or self._inherited
 
     def _carried(self) -> str:
-        """Return what carries the job that is current here, for a process that `multiprocessing` starts."""
+        """
+        Return what carries the job that is current here, for a process that `multiprocessing` starts.
+
+        Empty where the job is the environment's, which that process reads for itself.
+        """
         try:
-            return variable_text(carrier_of(self.present().context, Handoff()))
+            run = self.present()
+            return self._inherited if run is self._ambient else variable_text(carrier_of(run.context, Handoff()))
         except Exception:
             self.note("a process was started without its job")
             return ""

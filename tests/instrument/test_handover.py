@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import multiprocessing.process
 import os
 import pickle
 import subprocess
@@ -88,6 +90,23 @@ def test_what_is_handed_over_needs_nothing_of_ours() -> None:
 
     assert b"mppobs" not in data
     assert pickle.loads(data) == "x"
+
+
+def test_what_is_handed_over_is_the_job_of_the_code_that_starts_the_process(captured: Captured) -> None:
+    """A job that is open, one that is attached, or nothing where the environment says it all."""
+
+    def handed() -> str:
+        config = vars(multiprocessing.process.current_process())["_config"]
+        text = pickle.loads(pickle.dumps(config["mppobs"]))
+        assert isinstance(text, str)
+        return str(json.loads(text)["mppobs-job-id"]) if text else ""
+
+    with mppobs.job(pipeline="p", job_id="open"):
+        assert handed() == "open"
+        with mppobs.attach({"mppobs-pipeline": "p", "mppobs-job-id": "attached"}), mppobs.attempt(stage="s", shard=1):
+            assert handed() == "attached"
+        assert handed() == "open"
+    assert handed() == ""
 
 
 def test_an_exported_job_is_in_the_environment_until_it_ends(
