@@ -16,6 +16,8 @@ from rich.style import StyleType
 from rich.table import Column, Table
 from rich.text import Text
 
+_NOTHING: Final = frozenset({"", "–"})
+"""Prose that needs no line."""
 LONGEST_NAME: Final = 60
 """Characters of a name that are shown whole."""
 _GAP: Final = 2
@@ -90,7 +92,8 @@ class Grid(Table):
                 part.caption = Text(caption, "dim italic") if caption else None
             yield part
             for name in below if count else ():
-                yield Padding(columns[name][rows.start], (0, 0, 0, 4))
+                if columns[name][rows.start].plain not in _NOTHING:
+                    yield Padding(columns[name][rows.start], (0, 0, 0, 4))
         if below and caption:
             yield Text(caption, "dim italic")
 

@@ -129,21 +129,18 @@ def _check(found: Examination) -> dict[str, Any]:
 
 def _table(found: list[Examination]) -> Table:
     """Return the table of journals for people."""
-    table = Table(title=f"{len(found)} journal{'' if len(found) == 1 else 's'}", title_justify="left", box=None)
-    for name in ("journal", "owner", "end", "records"):
-        table.add_column(name, overflow="fold")
-    for name in ("incomplete", "dropped"):
-        table.add_column(name, justify="right")
-    table.add_column("first problem", overflow="fold")
+    columns = ["journal", "owner", "end", "records", "first problem"]
+    prose = ("records", "first problem")
+    table = show.table(show.plural(len(found), "journal"), columns, ["incomplete", "dropped"], prose=prose)
     for each in found:
         records = ", ".join(f"{count} {kind}" for kind, count in each.kinds.most_common())
         dropped = sum(each.dropped.values()) + each.dropped_other
-        problem = Text("none", style="green")
+        problem = Text(show.NONE, style="green")
         if each.problems:
             first = each.problems[0]
             more = f" (and {len(each.problems) - 1} more)" if len(each.problems) > 1 else ""
             problem = Text(f"{first.path.name} at byte {first.offset}: {first.what}{more}", style="bold red")
         owner = Text(each.owner, style=_OWNER_STYLES[each.owner])
         dropped_text = Text(str(dropped), style="bold red" if dropped else "")
-        table.add_row(each.journal[:12], owner, each.end, records, str(each.incomplete), dropped_text, problem)
+        table.add_row(each.journal[:12], owner, each.end, records, problem, str(each.incomplete), dropped_text)
     return table

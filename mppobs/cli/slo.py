@@ -10,9 +10,9 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from mppobs.cli import show
 from mppobs.cli.slo_budget import report, status
 from mppobs.cli.slo_past import replay, suggest
 from mppobs.cli.slo_proof import proof
@@ -109,17 +109,15 @@ def _read(files: Sequence[Path]) -> tuple[list[Slo], list[Finding]]:
 
 def _print(findings: Sequence[Finding], count: int) -> None:
     """Show findings as a table, or that there are none."""
-    console = Console()
+    out = show.console()
     if not findings:
-        console.print(Text(f"{count} SLOs, nothing wrong", style="green"))
+        out.print(Text(f"{show.plural(count, 'SLO')}, nothing wrong", style="green"))
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("level", "check", "SLO"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("what is wrong", overflow="fold")
+    table = show.table("", ["SLO", "level", "check", "what is wrong"], [], prose=("what is wrong",))
     for finding in findings:
         level = Text(finding.level.value, style=_COLOURS[finding.level])
-        table.add_row(level, finding.check.value, finding.slo or "—", Text(finding.message))
-    console.print(table)
+        table.add_row(finding.slo or "—", level, finding.check.value, finding.message)
+    out.print(table)
     errors = sum(finding.level is Level.ERROR for finding in findings)
-    console.print(f"\n{count} SLOs: {errors} errors, {len(findings) - errors} warnings")
+    told = f"{show.plural(errors, 'error')}, {show.plural(len(findings) - errors, 'warning')}"
+    out.print(f"\n{show.plural(count, 'SLO')}: {told}")

@@ -193,3 +193,13 @@ def test_any_bytes_can_be_examined(tmp_path_factory: pytest.TempPathFactory, dat
 
     for files in journals_at(made.directory):
         examine(files)
+
+
+def test_verify_fits_a_narrow_terminal(journal: HandWritten, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The journal and its end stay on one line; what it holds goes below it."""
+    monkeypatch.setenv("COLUMNS", "60")
+    lines = call("verify", journal.directory).output.splitlines()
+
+    assert max(map(len, lines)) <= 60
+    assert any(line.startswith(f"{journal.journal[:12]}  ") for line in lines)
+    assert any(line.startswith("    ") and "7 attempt" in line for line in lines)
