@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import typer
 
+from mppobs.cli.plain import plain
 from mppobs.errors import MppobsError
 from mppobs.version import __version__
 
@@ -84,11 +85,11 @@ def _assemble(chosen: str) -> typer.Typer:
         if name != chosen:
             app.command(name, help=command.help)(_not_loaded)
         elif isinstance(found := load(name), typer.Typer):
-            app.add_typer(found, name=name, help=command.help)
+            app.add_typer(plain(found), name=name, help=command.help)
         else:
             app.command(name)(found)
     app.command("version", help="Print the version.")(_print_version)
-    return app
+    return plain(app)
 
 
 def load(name: str) -> typer.Typer | Callable[..., Any]:

@@ -85,3 +85,27 @@ def test_defect_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(main.COMMANDS, "lost", main.Command("Lost.", "mppobs.cli.lost:lost"))
     with pytest.raises(ModuleNotFoundError, match=r"mppobs\.cli\.lost"):
         main.run(["lost"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(["jobs", "--limit", "0"], "must be at least 1"), (["jobs", "--limit", "abc"], "must be a whole number")],
+)
+def test_bad_values_are_told_in_our_words(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Status 2, and no message of a library."""
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main.run(arguments) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert "Input should" not in error
+
+
+@pytest.mark.parametrize("arguments", [["job", "--help"], ["slo", "check", "--help"], ["journal", "dump", "--help"]])
+def test_help_shows_no_type_beside_a_switch(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """`--json` takes nothing, so nothing stands beside it."""
+    assert main.run(arguments) == 0
+    text = capsys.readouterr().out
+    assert "--json" in text
+    assert "<bool>" not in text
