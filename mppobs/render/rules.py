@@ -43,6 +43,8 @@ ALERT_GROUPS: Final = ("mppobs-slo-alerts", "mppobs-work", "mppobs-self")
 ON_SLO: Final = ("slo",)
 EVENTS: Final = "slo:mpp_slo_events:max"
 BAD: Final = "slo:mpp_slo_bad_events:max"
+EVENTS_NOW: Final = "slo:mpp_slo_events:now"
+BAD_NOW: Final = "slo:mpp_slo_bad_events:now"
 PROVISIONAL: Final = "slo:mpp_slo_provisional_bad_events:max"
 START: Final = "slo:mpp_slo_start_timestamp_seconds:max"
 PERIOD: Final = "slo:mpp_slo_period_seconds:max"
@@ -114,18 +116,17 @@ def groups(settings: RuleSettings | None = None) -> tuple[Group, ...]:
     )
 
 
-def delta(counter: str, seconds: int, durations: Durations) -> Expr:
+def delta(now: str, counter: str, seconds: int, durations: Durations) -> Expr:
     """
-    Return how much a collapsed counter grew in the last `seconds`, exactly.
+    Return how much a collapsed counter grew in the last `seconds`, exactly; `now` may hold more than was counted.
 
-    >>> print(delta("slo:mpp_slo_events:max", 3600, Durations()))
-    slo:mpp_slo_events:max and on (slo) slo:mpp_slo_start_timestamp_seconds:max > time() - 3600 or \
-slo:mpp_slo_events:max - last_over_time(slo:mpp_slo_events:max[15m] offset 1h)
+    >>> print(delta("slo:mpp_slo_events:now", "slo:mpp_slo_events:max", 3600, Durations()))
+    slo:mpp_slo_events:now - ((slo:mpp_slo_start_timestamp_seconds:max > time() - 3600) * 0 or \
+last_over_time(slo:mpp_slo_events:max[15m] offset 1h))
     """
     window = Fraction(seconds, durations.time_scale)
-    born = metric(START) > Expr("time()") - number(window)
-    young = all_of(metric(counter), born, on=ON_SLO)
-    return young | (metric(counter) - last_over_time(metric(counter), LOOKBACK, seconds, durations))
+    young = binary(metric(START) > Expr("time()") - number(window), "*", number(0))
+    return metric(now) - (young | last_over_time(metric(counter), LOOKBACK, seconds, durations))
 
 
 def leg_threshold(leg: Leg, durations: Durations) -> Expr:
@@ -157,28 +158,29 @@ def _counts() -> Iterator[Recording]:
         (INFO, "mpp_slo_info"),
     ):
         yield Recording(record, max_without(INSTANCE_LABELS, metric(name)))
+    yield _now(EVENTS_NOW, EVENTS)
+    yield _now(BAD_NOW, BAD)
+
+
+def _now(record: str, counter: str) -> Recording:
+    """Return what is counted plus the running jobs that are predicted to be bad, where there are any."""
+    both = binary(metric(counter), "+", metric(PROVISIONAL), Match(on=ON_SLO))
+    return Recording(record, both | metric(counter))
 
 
 def _windows(windows: Sequence[int], durations: Durations) -> Iterator[Recording]:
     """Yield events, bad events and burn rate of each window."""
     for seconds in windows:
         name = window_name(seconds)
-        yield Recording(f"slo:mpp_slo_events:delta_{name}", delta(EVENTS, seconds, durations))
-        yield Recording(f"slo:mpp_slo_bad_events:delta_{name}", delta(BAD, seconds, durations))
+        yield Recording(f"slo:mpp_slo_events:delta_{name}", delta(EVENTS_NOW, EVENTS, seconds, durations))
+        yield Recording(f"slo:mpp_slo_bad_events:delta_{name}", delta(BAD_NOW, BAD, seconds, durations))
         yield Recording(f"slo:mpp_slo_burn_rate:ratio_{name}", _burn(name))
 
 
 def _burn(window: str) -> Expr:
-    """Return bad ÷ total ÷ budget, with running jobs that are predicted to be bad on both sides."""
-    provisional = metric(PROVISIONAL)
-    bad = _plus(metric(f"slo:mpp_slo_bad_events:delta_{window}"), provisional)
-    total = _plus(metric(f"slo:mpp_slo_events:delta_{window}"), provisional)
+    """Return bad ÷ total ÷ budget."""
+    bad, total = metric(f"slo:mpp_slo_bad_events:delta_{window}"), metric(f"slo:mpp_slo_events:delta_{window}")
     return bad / (total > number(0)) / (number(1) - metric(OBJECTIVE))
-
-
-def _plus(counted: Expr, provisional: Expr) -> Expr:
-    """Return the sum where both exist, else what was counted."""
-    return binary(counted, "+", provisional, Match(on=ON_SLO)) | counted
 
 
 def _alerts(settings: RuleSettings) -> Iterator[Alerting]:

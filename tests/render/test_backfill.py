@@ -151,7 +151,7 @@ def test_every_window_equals_the_count_of_events(server: tuple[Prometheus, list[
     """For every SLO at every instant, Prometheus says what counting the events says, and says nothing else."""
     prometheus, histories = server
     for counter, of in ((EVENTS, "events"), (BAD, "bad")):
-        expression = delta(counter, seconds, Durations()).text
+        expression = delta(counter, counter, seconds, Durations()).text
         for start, step in ((BEGIN + 17, 5 * HOUR + 13 * MINUTE), (BEGIN + 20 * DAY, 7 * MINUTE + 1), (END - DAY, 97)):
             found = _over(prometheus, expression, start, step)
             expected = {
@@ -167,7 +167,7 @@ def test_what_increase_would_have_said(server: tuple[Prometheus, list[History]])
     """The usual way misses the first event of a counter that is born with it; the subtraction does not."""
     prometheus, _ = server
     usual = prometheus.get("query", query=f'increase({BAD}{{slo="t/first"}}[1h])', time=str(END))["result"]
-    ours = prometheus.get("query", query=delta(BAD, HOUR, Durations()).text, time=str(END))["result"]
+    ours = prometheus.get("query", query=delta(BAD, BAD, HOUR, Durations()).text, time=str(END))["result"]
     assert [float(series["value"][1]) for series in usual] in ([], [0.0])
     assert {series["metric"]["slo"]: series["value"][1] for series in ours}["t/first"] == "1"
 
@@ -200,8 +200,8 @@ def test_the_aggregator_s_own_counts_agree(server: tuple[Prometheus, list[Histor
     own = {history.slo: _own_windows(history, history.events, windows) for history in histories[:4]}
     compared = 0
     for seconds in windows:
-        events = _over(prometheus, delta(EVENTS, seconds, Durations()).text, BEGIN, HOUR)
-        bad = _over(prometheus, delta(BAD, seconds, Durations()).text, BEGIN, HOUR)
+        events = _over(prometheus, delta(EVENTS, EVENTS, seconds, Durations()).text, BEGIN, HOUR)
+        bad = _over(prometheus, delta(BAD, BAD, seconds, Durations()).text, BEGIN, HOUR)
         for history in histories[:4]:
             scraped = set(history.scrapes)
             for time in range(BEGIN + HOUR, END + 1, HOUR):

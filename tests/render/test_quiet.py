@@ -17,7 +17,19 @@ from pathlib import Path
 import pytest
 
 from mppobs.model import Severity
-from mppobs.render.rules import BAD, EVENTS, INFO, OBJECTIVE, PERIOD, START, Alerting, Recording, groups
+from mppobs.render.rules import (
+    BAD,
+    BAD_NOW,
+    EVENTS,
+    EVENTS_NOW,
+    INFO,
+    OBJECTIVE,
+    PERIOD,
+    START,
+    Alerting,
+    Recording,
+    groups,
+)
 from mppobs.slo.simulate import Batch, Stream, Traffic, arrivals, by_chance, evenly
 from mppobs.slo.windows import DAY, HOUR, MINUTE
 from tests.servers import Prometheus, free_port, require, run, serving
@@ -155,8 +167,9 @@ def _pages() -> list[tuple[str, str]]:
     every = groups()
     recorded = {
         rule.record: rule.expr.text
-        for group in every if group.name != "mppobs-slo-counts"
-        for rule in group.rules if isinstance(rule, Recording)
+        for group in every
+        for rule in group.rules
+        if isinstance(rule, Recording) and (group.name != "mppobs-slo-counts" or rule.record in (EVENTS_NOW, BAD_NOW))
     }  # fmt: skip
     names = re.compile(f"({'|'.join(map(re.escape, recorded))})(?![\\w:])")
 
