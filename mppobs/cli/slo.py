@@ -14,6 +14,7 @@ from rich.text import Text
 
 from mppobs.cli import show
 from mppobs.cli.slo_budget import report, status
+from mppobs.cli.slo_openslo import export_openslo, import_openslo
 from mppobs.cli.slo_past import replay, suggest
 from mppobs.cli.slo_proof import proof
 from mppobs.slo.diff import diff
@@ -31,6 +32,8 @@ _COLOURS = {Level.ERROR: "bold red", Level.WARNING: "yellow"}
 app.command()(proof)
 app.command()(status)
 app.command()(report)
+app.command("import")(import_openslo)
+app.command("export")(export_openslo)
 app.command()(replay)
 app.command()(suggest)
 

@@ -116,7 +116,13 @@ def _decimal(dumper: yaml.SafeDumper, value: Decimal) -> yaml.Node:
     return dumper.represent_scalar("tag:yaml.org,2002:float" if "." in text else "tag:yaml.org,2002:int", text)
 
 
+def _string(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
+    """Write a text; one with breaks or invisible characters in quotes, which keep them all."""
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=None if value.isprintable() else '"')
+
+
 _Dumper.add_representer(Decimal, _decimal)
+_Dumper.add_representer(str, _string)
 
 
 def _itself(value: Decimal) -> Decimal:
