@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from string import Formatter
 from typing import Any, Final
 
 _WORDS: Final[Mapping[str, str]] = {
@@ -33,11 +34,12 @@ def in_words(problem: Mapping[str, Any]) -> str:
 
     >>> in_words({"type": "less_than_equal", "ctx": {"le": 65535}, "msg": "Input should be ..."})
     'must be at most 65535'
+    >>> in_words({"type": "string_too_short", "msg": "too short"})
+    'too short'
     """
     words = _WORDS.get(problem["type"])
-    if words is None:
-        return str(problem["msg"]).removeprefix("Value error, ")
-    context = {
-        name: f"{value:g}" if isinstance(value, float) else value for name, value in problem.get("ctx", {}).items()
-    }
+    given = problem.get("ctx", {})
+    context = {name: f"{value:g}" if isinstance(value, float) else value for name, value in given.items()}
+    if words is None or any(name and name not in context for _, name, _, _ in Formatter().parse(words)):
+        return str(problem["msg"]).removeprefix("Value error, ")  # FastAPI makes some without what they were held to
     return words.format_map(context)
