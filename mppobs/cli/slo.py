@@ -14,7 +14,7 @@ from rich.text import Text
 
 from mppobs.cli import show
 from mppobs.cli.slo_budget import report, status
-from mppobs.cli.slo_openslo import export_openslo, import_openslo
+from mppobs.cli.slo_openslo import export_openslo, import_openslo, print_schema
 from mppobs.cli.slo_past import replay, suggest
 from mppobs.cli.slo_proof import proof
 from mppobs.slo.diff import diff
@@ -34,6 +34,7 @@ app.command()(status)
 app.command()(report)
 app.command("import")(import_openslo)
 app.command("export")(export_openslo)
+app.command("schema")(print_schema)
 app.command()(replay)
 app.command()(suggest)
 

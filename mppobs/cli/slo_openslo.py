@@ -1,7 +1,8 @@
-"""`mppobs slo import` and `mppobs slo export`: SLOs from and to OpenSLO."""
+"""`mppobs slo import`, `export` and `schema`: SLOs from and to OpenSLO, and what editors check `slo.yaml` by."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 from mppobs.errors import ConfigError
 from mppobs.slo.model import Slo
 from mppobs.slo.openslo import openslo_text, read_openslo
+from mppobs.slo.schema import schema
 from mppobs.slo.short import short_form
 from mppobs.slo.spec import load_spec
 from mppobs.yamlfile import load_all
@@ -58,3 +60,8 @@ def export_openslo(
                 raise ConfigError(f"{path}: {slo.full_name!r} is defined in another file too")
             slos[slo.full_name] = slo
     typer.echo(openslo_text(list(slos.values())), nl=False)
+
+
+def print_schema() -> None:
+    """Print the JSON Schema of slo.yaml, by which editors complete and check it."""
+    typer.echo(json.dumps(schema(), indent=2))

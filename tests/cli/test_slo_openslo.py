@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from typer.testing import CliRunner
 
 from mppobs.cli.slo import app
+from mppobs.slo.schema import schema
 from mppobs.slo.spec import load_spec, parse_spec
 
 SHORT = """
@@ -39,3 +41,8 @@ def test_what_cannot_be_imported_is_told_with_its_place(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["import", str(bad)])
     assert (done.exit_code, done.stdout) == (1, "")
     assert f"error: {bad}:4:" in done.stderr
+
+
+def test_the_schema_is_printed_as_json() -> None:
+    """What an editor is given is what the library says."""
+    assert json.loads(CliRunner().invoke(app, ["schema"]).stdout) == schema()
