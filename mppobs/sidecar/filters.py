@@ -102,7 +102,7 @@ class SloFilters(Filters):
     """Only those on this pipeline."""
     owner: Name | None = None
     """Only those of this owner."""
-    month: Annotated[str, Field(pattern="^[0-9]{4}-(0[1-9]|1[0-2])$")] | None = None
+    month: Annotated[str, Field(pattern="^[12][0-9]{3}-(0[1-9]|1[0-2])$")] | None = None
     """Report this month of the calendar (UTC), `YYYY-MM`, as the period."""
     cursor: Name | None = None
     """`next` of the page before."""
