@@ -127,7 +127,7 @@ def ratio(**parts: Any) -> dict[str, Any]:
 def test_a_ratio_of_two_queries_is_understood() -> None:
     """The usual document of another tool becomes an SLO of the service's team."""
     found = imported(slo())
-    assert found.errors == found.notes == ()
+    assert (found.errors, found.notes) == ((), ())
     (only,) = found.slos
     assert (only.full_name, only.objective, only.period_days) == ("shop/availability", Fraction(9995, 10000), 28)
     assert (only.indicator, only.bounds) == (
