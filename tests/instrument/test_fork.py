@@ -152,7 +152,8 @@ print(json.dumps([counts, statuses]))
 def test_forking_while_threads_run_attempts_loses_none(tmp_path: Path) -> None:
     """Forks in the middle of other threads' attempts neither deadlock nor lose or double a record."""
     # In an interpreter of its own: a coverage tool's lock, held by a thread at the fork, would stop the child.
-    environ = {**os.environ, "MPPOBS_DIR": str(tmp_path), "PYTHONPATH": os.getcwd()}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+    environ = {**inherited, "MPPOBS_DIR": str(tmp_path), "PYTHONPATH": os.getcwd()}
     ran = subprocess.run(
         [sys.executable, "-c", FORKING], env=environ, capture_output=True, text=True, check=True, timeout=60
     )
