@@ -78,7 +78,7 @@ def test_filters_select_jobs(client: Client, query: dict[str, str], expected: li
         ("/api/v1/jobs?outcom=success", ["outcom", "did you mean 'outcome'?"]),
         ("/api/v1/jobs?outcome=sucess", ["sucess", "did you mean 'success'?"]),
         ("/api/v1/jobs?state=done", ["done", "finished", "running"]),
-        ("/api/v1/jobs?limit=0", ["limit", "greater than or equal to 1"]),
+        ("/api/v1/jobs?limit=0", ["limit", "must be at least 1"]),
         ("/api/v1/jobs?limit=501", ["limit", "500"]),
         ("/api/v1/jobs?cursor=x", ["cursor", "should match"]),
         ("/api/v1/jobs?since=yesterday", ["since"]),
