@@ -35,6 +35,11 @@ class Dataset:
         """Return the parts of a table, in order; the part's place in the list is its shard."""
         return [self.directory / table / f"{table}.{part}.parquet" for part in range(1, self.parts + 1)]
 
+    def cut(self, table: str, shards: int) -> list[list[Path]]:
+        """Return the parts of a table dealt out to so many shards, or to one per part where there are fewer parts."""
+        files = self.files(table)
+        return [files[shard::shards] for shard in range(min(shards, len(files)))]
+
     def glob(self, table: str) -> str:
         """Return the pattern by which DuckDB reads the whole table."""
         return str(self.directory / table / "*.parquet")
@@ -43,6 +48,11 @@ class Dataset:
     def size_bytes(self) -> int:
         """Return what the tables take on disk."""
         return sum(path.stat().st_size for table in TABLES for path in self.files(table))
+
+
+def parts_of(scale_factor: float) -> int:
+    """Return in how many parts tables are cut where nobody says: enough for dozens of shards, and no crumbs."""
+    return 48 if scale_factor >= 0.1 else 16
 
 
 def make_dataset(root: Path, scale_factor: float, parts: int) -> Dataset:

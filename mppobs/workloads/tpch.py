@@ -26,7 +26,8 @@ from pyarrow import parquet
 import mppobs
 from mppobs.executor.plan import Plan, ShardPlan, Stage, path_of
 from mppobs.executor.task import TaskInput
-from mppobs.workloads.data import Dataset
+from mppobs.workloads.base import Setup, Work, require
+from mppobs.workloads.data import Dataset, make_dataset, parts_of
 from mppobs.workloads.trouble import strike
 
 _ONE: Final = pa.scalar(Decimal("1.00"), pa.decimal128(3, 2))
@@ -81,7 +82,12 @@ class Query:
     title: str
     pipeline: str
     sql: str
-    plan: Callable[[Dataset], Plan]
+    planned: Callable[[Dataset, int], Plan]
+    """Given the data and how many shards are to scan its largest table."""
+
+    def plan(self, dataset: Dataset, shards: int = 0) -> Plan:
+        """Return the query as a plan with so many shards to scan a table; 0 for one for each of its parts."""
+        return self.planned(dataset, min(shards or dataset.parts, dataset.parts))
 
     def expected(self, dataset: Dataset) -> list[tuple[Any, ...]]:
         """Return DuckDB's answer over the same files."""
@@ -126,38 +132,37 @@ def check(answer: pa.Table, expected: list[tuple[Any, ...]]) -> Verdict:
     return Verdict(answer.num_rows, "")
 
 
-def plan_q1(dataset: Dataset) -> Plan:
-    """Return the pricing summary as a plan: as many map shards as there are parts, half as many to combine."""
+def plan_q1(dataset: Dataset, shards: int) -> Plan:
+    """Return the pricing summary as a plan: so many shards to scan, half as many to combine."""
     return Plan(
         pipeline=Q1.pipeline,
         owner="pricing",
         deadline=60.0,
         stages=(
-            _scan("map", dataset, "lineitem", map_prices, "salt", combiner=path_of(combine_prices)),
+            _scan("map", dataset, shards, "lineitem", map_prices, "salt", combiner=path_of(combine_prices)),
             Stage(name="combine", task=path_of(merge_prices), reads=("map",)),
             Stage(name="reduce", task=path_of(summarise_prices), reads=("combine",)),
         ),
     )
 
 
-def plan_q3(dataset: Dataset) -> Plan:
+def plan_q3(dataset: Dataset, shards: int) -> Plan:
     """Return the shipping priority query as a plan of three scans, two joins and a top ten."""
-    partitions = _partitions(dataset)
     return Plan(
         pipeline=Q3.pipeline,
         owner="shipping",
         deadline=60.0,
         stages=(
-            _scan("customers", dataset, "customer", scan_customers, "c_custkey"),
-            _scan("orders", dataset, "orders", scan_orders, "o_custkey"),
+            _scan("customers", dataset, shards, "customer", scan_customers, "c_custkey"),
+            _scan("orders", dataset, shards, "orders", scan_orders, "o_custkey"),
             Stage(
                 name="join-customers",
                 task=path_of(join_customers),
                 reads=("customers", "orders"),
                 partition_by=("o_orderkey",),
-                partitions=partitions,
+                partitions=_partitions(shards),
             ),
-            _scan("lineitems", dataset, "lineitem", scan_lineitems, "l_orderkey"),
+            _scan("lineitems", dataset, shards, "lineitem", scan_lineitems, "l_orderkey"),
             Stage(name="join-lineitems", task=path_of(join_lineitems), reads=("join-customers", "lineitems")),
             Stage(name="top", task=path_of(top_orders), reads=("join-lineitems",)),
         ),
@@ -258,34 +263,67 @@ QUERIES: Final = (Q1, Q3)
 """The bundled queries."""
 
 
-def _partitions(dataset: Dataset) -> int:
+def _work(query: Query) -> Work:
+    """Return a query as a workload, on tables of the scale factor that the scale says."""
+
+    def tables(setup: Setup) -> Dataset:
+        return make_dataset(setup.directory, setup.scale, parts_of(setup.scale))
+
+    def prepare(setup: Setup) -> None:
+        tables(setup)
+
+    def plan(setup: Setup, shards: int) -> Plan:
+        return query.plan(tables(setup), shards)
+
+    def compare(setup: Setup, answer: Any) -> None:
+        verdict = check(answer, query.expected(tables(setup)))
+        require(verdict.ok, f"TPC-H {query.key}: {verdict.difference}")
+
+    return Work(prepare, plan, compare)
+
+
+Q1_WORK: Final = _work(Q1)
+Q3_WORK: Final = _work(Q3)
+
+
+def _partitions(shards: int) -> int:
     """Return how many shards an exchange feeds: half as many as read the files."""
-    return max(1, dataset.parts // 2)
+    return max(1, shards // 2)
 
 
 def _scan(
-    name: str, dataset: Dataset, table: str, task: Callable[[TaskInput], pa.Table], key: str, combiner: str = ""
+    name: str,
+    dataset: Dataset,
+    shards: int,
+    table: str,
+    task: Callable[[TaskInput], pa.Table],
+    key: str,
+    combiner: str = "",
 ) -> Stage:
-    """Return a stage with one shard for each part of a table, whose output is exchanged by `key`."""
-    shards = tuple(
-        ShardPlan(number, {"path": str(path)}, input_bytes=path.stat().st_size)
-        for number, path in enumerate(dataset.files(table))
-    )
+    """Return a stage whose shards share the parts of a table, and whose output is exchanged by `key`."""
     return Stage(
         name=name,
         task=path_of(task),
-        shards=shards,
+        shards=tuple(_shard(number, paths) for number, paths in enumerate(dataset.cut(table, shards))),
         partition_by=(key,),
-        partitions=_partitions(dataset),
+        partitions=_partitions(shards),
         combiner=combiner,
     )
 
 
+def _shard(number: int, paths: list[Path]) -> ShardPlan:
+    """Return the shard that reads these files."""
+    arguments = {"paths": [str(path) for path in paths]}
+    return ShardPlan(number, arguments, input_bytes=sum(path.stat().st_size for path in paths))
+
+
 def _read(task: TaskInput, columns: list[str]) -> pa.Table:
-    """Read columns of the shard's file, and count its rows."""
+    """Read columns of the shard's files, and count their rows."""
     attempt = mppobs.current()
     with attempt.activity("read"):
-        table = parquet.read_table(Path(task.arguments["path"]), columns=columns, use_threads=False)
+        table = pa.concat_tables(
+            parquet.read_table(Path(path), columns=columns, use_threads=False) for path in task.arguments["paths"]
+        )
     attempt.add(rows=table.num_rows)
     strike(task)  # nothing, unless the plan asks for trouble
     # The generator writes views, on which Arrow's filters and joins do not work yet.

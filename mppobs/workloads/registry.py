@@ -1,0 +1,137 @@
+"""
+The bundled workloads by name, each loaded only when it is used: one may need packages that another does not.
+
+>>> sorted(WORKLOADS)[-1] in WORKLOADS
+True
+>>> workload("tpch-q11")
+Traceback (most recent call last):
+    ...
+mppobs.errors.ConfigError: no workload 'tpch-q11': did you mean 'tpch-q1'?
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from mppobs.errors import ConfigError, nearest
+from mppobs.executor.plan import Plan
+from mppobs.workloads.base import Setup, Value, Work
+
+_ON: Final = {"on": True, "true": True, "yes": True, "1": True, "off": False, "false": False, "no": False, "0": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """Something of a workload that can be set."""
+
+    name: str
+    default: Value
+    help: str
+    least: float = 0.0
+    """The smallest number that has a meaning, where it is a number."""
+
+    def parse(self, text: str) -> Value:
+        """Return the value that a text stands for, in the type of the default. Raises `ConfigError`."""
+        if isinstance(self.default, bool):
+            if text.lower() not in _ON:
+                raise ConfigError(f"{self.name}={text}: write on or off")
+            return _ON[text.lower()]
+        if isinstance(self.default, str):
+            return text
+        try:
+            value = type(self.default)(text)
+        except ValueError:
+            kind = "a whole number" if isinstance(self.default, int) else "a number"
+            raise ConfigError(f"{self.name}={text}: it must be {kind}") from None
+        if not value >= self.least:
+            raise ConfigError(f"{self.name}={text}: it must be at least {self.least:g}")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A bundled workload: what it is for, and the three things that can be done with it."""
+
+    name: str
+    summary: str
+    pattern: str
+    """The shape of parallel work that it stands for."""
+    stresses: str
+    """What of the executor and of its observation it exercises."""
+    home: str
+    """`module:name` of its `Work`."""
+    parameters: tuple[Parameter, ...] = ()
+    values: Mapping[str, Value] = field(default_factory=dict, hash=False)
+    """What parameters were set to; the others have their defaults."""
+
+    def prepare(self, directory: Path, scale: float) -> None:
+        """Make the data below `directory`, unless it is there. Raises `ConfigError` where that cannot be done."""
+        self._work().prepare(self._setup(directory, scale))
+
+    def plan(self, directory: Path, scale: float, shards: int) -> Plan:
+        """Return the plan for prepared data, with `shards` shards in its widest stage where the data allows it."""
+        if shards < 1:
+            raise ConfigError(f"{self.name}: a stage needs at least one shard, not {shards}")
+        return self._work().plan(self._setup(directory, scale), shards)
+
+    def check(self, directory: Path, scale: float, answer: Any) -> None:
+        """Compare a job's answer with that of a plain computation. Raises `WrongAnswerError`."""
+        self._work().check(self._setup(directory, scale), answer)
+
+    def configured(self, settings: Mapping[str, str]) -> Workload:
+        """Return the workload with parameters set from text. Raises `ConfigError` that names the nearest one."""
+        known = {parameter.name: parameter for parameter in self.parameters}
+        values = dict(self.values)
+        for name, text in settings.items():
+            if name not in known:
+                hint = nearest(name, known) if known else "it has none"
+                raise ConfigError(f"workload {self.name!r} has no parameter {name!r}: {hint}")
+            values[name] = known[name].parse(text)
+        return dataclasses.replace(self, values=values)
+
+    def _setup(self, directory: Path, scale: float) -> Setup:
+        defaults = {parameter.name: parameter.default for parameter in self.parameters}
+        return Setup(Path(directory), scale, MappingProxyType(defaults | dict(self.values)))
+
+    def _work(self) -> Work:
+        """Return the workload's functions; loading them may need packages that only it does."""
+        module, _, name = self.home.partition(":")
+        found = getattr(importlib.import_module(module), name)
+        if not isinstance(found, Work):
+            raise TypeError(f"{self.home} is no Work")
+        return found
+
+
+def workload(name: str) -> Workload:
+    """Return the workload of that name. Raises `ConfigError` that names the nearest one."""
+    found = WORKLOADS.get(name)
+    if found is None:
+        raise ConfigError(f"no workload {name!r}: {nearest(name, WORKLOADS)}")
+    return found
+
+
+_ALL: Final = (
+    Workload(
+        name="tpch-q1",
+        summary="TPC-H Q1, pricing summary: a scan that shrinks at once",
+        pattern="map, combine, reduce",
+        stresses="scan speed, stragglers, combiner",
+        home="mppobs.workloads.tpch:Q1_WORK",
+    ),
+    Workload(
+        name="tpch-q3",
+        summary="TPC-H Q3, shipping priority: two joins and a top ten",
+        pattern="shuffle-heavy join",
+        stresses="exchanges, lost workers and retries in the middle of a job",
+        home="mppobs.workloads.tpch:Q3_WORK",
+    ),
+)
+
+WORKLOADS: Final[Mapping[str, Workload]] = MappingProxyType({each.name: each for each in _ALL})
+"""Every bundled workload by its name, in the order in which they are told of."""
