@@ -27,7 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "diagnose": {"model", "catalog", "units"},
     "slo": {"model", "catalog", "units", "errors", "yamlfile"},
     "render": {"slo", "model", "catalog", "units", "errors", "yamlfile", "version"},
-    "executor": {"journal", "instrument", "model", "errors", "clock"},
+    "executor": {"journal", "instrument", "catalog", "model", "errors", "clock", "units"},
     "sidecar": {"journal", "catalog", "cost", "diagnose", "slo", "trace_ids", *BASE},
     "workloads": {"executor", "instrument", "model", "errors"},
 }
