@@ -50,7 +50,7 @@ THIRD_PARTY: dict[str, set[str]] = {
 }
 """The installed packages that a part may import at all, also inside a function."""
 
-PURE = ("diagnose/*.py", "catalog/*.py", "slo/*.py", "executor/scheduler.py", "executor/policies.py")
+PURE = ("diagnose/*.py", "catalog/*.py", "slo/*.py", "executor/scheduler.py", "executor/policies/*.py")
 """Files where time and chance are arguments."""
 
 IMPURE = {"time", "os", "socket", "threading", "subprocess", "tempfile", "asyncio", "uuid", "secrets", "mmap"}

@@ -7,11 +7,14 @@ simulated; only their differences mean something. Stages and shards are named by
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 from mppobs.executor.plan import Limits, OnFailure
-from mppobs.model import AttemptOutcome, JobOutcome, Reason
+from mppobs.model import AttemptOutcome, JobOutcome, Reason, Tier
+
+_NOTHING: Final[Mapping[int, Sequence[int]]] = MappingProxyType({})
 
 
 class AttemptId(NamedTuple):
@@ -32,16 +35,32 @@ class StageSpec(NamedTuple):
     needs: tuple[int, ...] = ()
     """Stages that must be done before this one starts."""
     limits: Limits = Limits()
+    splittable: bool = False
+    """Whether a shard may be replaced by smaller ones; see `Split`."""
+    memory_bytes: int = 0
+    """What an attempt needs; 0 where nobody said."""
+    priority: int = 0
+    """Above 0: not on workers that may be evicted. Below 0: on those first."""
+    cap: int = 0
+    """Most attempts of the stage that workers may hold at a time; 0 for no limit."""
 
 
 class JobSubmitted(NamedTuple):
-    """A job is to be run."""
+    """A job is to be run, or to be resumed."""
 
     job: str
     stages: tuple[StageSpec, ...]
     on_failure: OnFailure = OnFailure.STOP
     retry_share: float = 0.1
     retry_floor: int = 3
+    tenant: str = ""
+    tier: Tier = Tier.STANDARD
+    deadline_ns: int = 0
+    """When it should have finished, by the scheduler's clock; 0 for no deadline."""
+    committed: Mapping[int, Sequence[int]] = _NOTHING
+    """By stage, the shards that need not run: their output is in place, or they were split. They are not told again."""
+    cap: int = 0
+    """Most attempts of the job that workers may hold at a time; 0 for no limit."""
 
 
 class StageOpened(NamedTuple):
@@ -51,10 +70,25 @@ class StageOpened(NamedTuple):
     stage: int
     sizes: Sequence[int] = ()
     """Input bytes of each shard, or nothing where they are not known."""
+    nodes: Sequence[str | None] = ()
+    """The node that holds each shard's input, or nothing where that makes no difference."""
 
 
 class WorkerUp(NamedTuple):
     """A worker is ready for attempts."""
+
+    worker: str
+    node: str = ""
+    """Its host; empty where that is not known."""
+    zone: str = ""
+    spot: bool = False
+    """Whether it may be evicted at short notice."""
+    memory_bytes: int = 0
+    """What an attempt there may use; 0 where that is not known."""
+
+
+class WorkerDraining(NamedTuple):
+    """A worker will be taken away: it is given nothing more."""
 
     worker: str
 
@@ -72,6 +106,14 @@ class AttemptStarted(NamedTuple):
     attempt: AttemptId
 
 
+class AttemptProgress(NamedTuple):
+    """A running attempt has said how far it is."""
+
+    attempt: AttemptId
+    ratio: float
+    """Done of it, in [0, 1]."""
+
+
 class AttemptEnded(NamedTuple):
     """A worker is done with an attempt, one way or another."""
 
@@ -87,6 +129,42 @@ class AttemptEnded(NamedTuple):
     """How long it asked to wait."""
     winner: int | None = None
     """With `superseded`: the number of the attempt whose output is in place."""
+    peak_memory_bytes: int = 0
+    """The most that it used; 0 where unknown."""
+
+
+class ShardSplit(NamedTuple):
+    """
+    The answer to `Split`: smaller shards take the place of one.
+
+    They are new positions at the end of the stage, in this order, and the output of the shard that they replace does
+    not count, even if an attempt at it succeeds. The scheduler stops such attempts. Without sizes: it cannot be split.
+    """
+
+    job: str
+    stage: int
+    shard: int
+    sizes: Sequence[int] = ()
+    """Input bytes of each of the new shards."""
+
+
+class OutputLost(NamedTuple):
+    """
+    The committed output of a shard is damaged or gone: it is computed again and told by a second `Commit`.
+
+    Tell it before the `AttemptEnded` of the attempt that found it: what fails for want of input is not its own doing.
+    """
+
+    job: str
+    stage: int
+    shard: int
+
+
+class BudgetSpent(NamedTuple):
+    """A tenant's money or error budget is gone (or there again): jobs that are not critical start nothing."""
+
+    tenant: str
+    spent: bool
 
 
 class Tick(NamedTuple):
@@ -99,7 +177,10 @@ class Cancel(NamedTuple):
     job: str
 
 
-Event = JobSubmitted | StageOpened | WorkerUp | WorkerLost | AttemptStarted | AttemptEnded | Tick | Cancel
+Event = (
+    JobSubmitted | StageOpened | WorkerUp | WorkerDraining | WorkerLost | AttemptStarted | AttemptProgress
+    | AttemptEnded | ShardSplit | OutputLost | BudgetSpent | Tick | Cancel
+)  # fmt: skip
 
 
 class StageReady(NamedTuple):
@@ -114,6 +195,8 @@ class Submit(NamedTuple):
 
     attempt: AttemptId
     worker: str
+    speculative: bool = False
+    """Whether another attempt at the shard is running."""
 
 
 class Stop(NamedTuple):
@@ -138,8 +221,17 @@ class ShardFailed(NamedTuple):
     reason: Reason
 
 
+class Split(NamedTuple):
+    """Cut a shard into about so many parts, if that can be done. To be answered with `ShardSplit`, at once or later."""
+
+    job: str
+    stage: int
+    shard: int
+    parts: int
+
+
 class StageDone(NamedTuple):
-    """Every shard of a stage is committed."""
+    """Every shard of a stage is committed. Told again where output that was lost is there again."""
 
     job: str
     stage: int
@@ -159,7 +251,22 @@ class WaitUntil(NamedTuple):
     time_ns: int
 
 
-Action = StageReady | Submit | Stop | Commit | ShardFailed | StageDone | JobEnded | WaitUntil
+class Scale(NamedTuple):
+    """Have so many workers. Those to go are the backend's choice; it announces them as draining."""
+
+    workers: int
+
+
+class SetAside(NamedTuple):
+    """A node is slow: it is given nothing before this time. To be recorded; nothing needs to be done."""
+
+    node: str
+    until_ns: int
+
+
+Action = (
+    StageReady | Submit | Stop | Commit | ShardFailed | Split | StageDone | JobEnded | WaitUntil | Scale | SetAside
+)  # fmt: skip
 
 
 class Load(NamedTuple):
@@ -171,3 +278,4 @@ class Load(NamedTuple):
     running_shards: int
     idle_workers: int
     busy_workers: int
+    draining_workers: int = 0

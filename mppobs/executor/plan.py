@@ -91,6 +91,8 @@ class ShardPlan:
     """What its task finds in `TaskInput.arguments`, on top of the stage's. Small: data travels in files."""
     input_bytes: int = 0
     """How much it has to read, as far as is known. Large shards are started first."""
+    node: str = ""
+    """The node that holds its input, where it had best run; empty where that makes no difference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +121,24 @@ class Stage:
     arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """What the tasks of all shards find in `TaskInput.arguments`."""
     limits: Limits = Limits()
+    splittable: bool = False
+    """
+    Whether a shard that is far larger than the others may be replaced by smaller ones: without `shards`, each reads
+    the output of a share of the shards that its partition comes from; with them, `split` says how.
+    """
+    split: str = ""
+    """Import path of `split(arguments, parts) -> sequence of arguments`, for stages with `shards`."""
+    memory_bytes: int = 0
+    """What an attempt needs, where that is known: it goes to a worker that has as much."""
+    priority: int = 0
+    """Above 0: not on workers that may be evicted. Below 0: on those first."""
+    cap: int = 0
+    """Most attempts of the stage at a time, for what it reads or calls; 0 for no limit."""
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise ConfigError(f"stage {self.name!r}: a name has letters, digits, '_', '.' and '-', 100 at most")
-        for path in (self.task, self.combiner or "a:b"):
+        for path in (self.task, self.combiner or "a:b", self.split or "a:b"):
             if path.count(":") != 1:
                 raise ConfigError(f"stage {self.name!r}: {path!r} is no import path: write 'package.module:function'")
         if not 1 <= self.partitions <= MAX_PARTITIONS:
@@ -132,8 +147,12 @@ class Stage:
             raise ConfigError(f"stage {self.name!r}: {self.partitions} partitions need columns in partition_by")
         if self.shards is None and not self.reads:
             raise ConfigError(f"stage {self.name!r}: give its shards, or the stages that it reads")
+        if min(self.memory_bytes, self.cap) < 0:
+            raise ConfigError(f"stage {self.name!r}: memory_bytes and cap must not be negative")
         if self.shards is not None:
             _check_shards(self.name, self.shards)
+            if self.splittable and not self.split:
+                raise ConfigError(f"stage {self.name!r}: shards of its own can be split only by a function in split")
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -159,12 +178,14 @@ class Plan:
     tier: Tier | None = None
     run_kind: RunKind | None = None
     deadline: float = 0.0
-    """Seconds after submission by which the job should have finished; 0 for none. Promised, not enforced."""
+    """Seconds after submission by which the job should have finished; 0 for none. It decides who goes first."""
     on_failure: OnFailure = OnFailure.STOP
     retry_share: float = 0.1
     """Retries that the job may spend, as a share of its planned shards: a tenth, as in the SRE book's client budget."""
     retry_floor: int = 3
     """Retries that even the smallest job may spend, as Envoy's least concurrency of retries."""
+    cap: int = 0
+    """Most attempts of the job at a time; 0 for no limit."""
     compression: str = "lz4"
     """Of exchanged data: `lz4`, `zstd` or `none`."""
 
@@ -173,8 +194,8 @@ class Plan:
             raise ConfigError("a plan needs the name of its pipeline and at least one stage")
         if self.compression not in ("lz4", "zstd", "none"):
             raise ConfigError(f"compression {self.compression!r}: {nearest(self.compression, ['lz4', 'zstd', 'none'])}")
-        if self.retry_share < 0 or self.retry_floor < 0 or self.deadline < 0:
-            raise ConfigError("retry_share, retry_floor and deadline must not be negative")
+        if min(self.retry_share, self.retry_floor, self.deadline, self.cap) < 0:
+            raise ConfigError("retry_share, retry_floor, deadline and cap must not be negative")
         earlier: dict[str, Stage] = {}
         for stage in self.stages:
             _check_order(stage, earlier)

@@ -40,19 +40,21 @@ from mppobs.executor.events import (
     WorkerLost,
     WorkerUp,
 )  # fmt: skip
-from mppobs.executor.policies import SECOND, Blame
+from mppobs.executor.policies import SECOND, Blame, Policy
 from mppobs.executor.state import COMMITTED, FAILED, UNDECIDED, Job, Pool, Running, Stage
 from mppobs.model import AttemptOutcome, JobOutcome, Reason
 
+_DEFAULT = Policy()
 _FAILURES = frozenset({AttemptOutcome.FAILURE, AttemptOutcome.TIMEOUT})
 
 
 class Scheduler:
     """Decides. Holds all jobs that are submitted and not ended, and all workers that are up. Not thread-safe."""
 
-    def __init__(self, chance: random.Random) -> None:
+    def __init__(self, chance: random.Random, policy: Policy = _DEFAULT) -> None:
         """Begin with no jobs and no workers; `chance`, seeded by the caller, makes the jitter of retries."""
         self._chance = chance
+        self._policy = policy
         self._jobs: dict[str, Job] = {}
         self._submitted = 0
         self._with_work: list[tuple[int, Job]] = []

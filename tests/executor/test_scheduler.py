@@ -275,9 +275,9 @@ def test_the_load_is_what_is_pending_and_running() -> None:
     """The heartbeat's figures: jobs and shards that wait and run, workers that are idle and busy."""
     made = scheduler(workers=2)
     made.on(job(5), 0)
-    assert made.load() == (1, 0, 5, 0, 2, 0)
+    assert made.load() == (1, 0, 5, 0, 2, 0, 0)
     made.on(StageOpened("j", 0), 0)
-    assert made.load() == (0, 1, 3, 2, 0, 2)
+    assert made.load() == (0, 1, 3, 2, 0, 2, 0)
 
 
 def test_misuse_is_refused() -> None:

@@ -1,14 +1,8 @@
-"""
-The scheduler's judgements, one small function each, with the place that its threshold comes from.
-
-All are pure: chance is a generator that the caller seeded, times are integer nanoseconds.
-"""
+"""What becomes of an attempt that did not succeed: whose doing it was, and how long the shard waits."""
 
 from __future__ import annotations
 
 import random
-from array import array
-from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Final
 
@@ -16,14 +10,6 @@ from mppobs.executor.plan import Limits
 from mppobs.model import AttemptOutcome, Reason
 
 SECOND: Final = 1_000_000_000
-
-MAX_WINDOW: Final = 32
-"""Most attempts that a worker may hold at a time, the running one included."""
-_WINDOW_WORK_NS: Final = 2_000_000
-"""
-Work that may wait at a worker. A round trip over a pipe takes about 0.1 ms on an idle machine and some milliseconds on
-a busy one, which 2 ms hide mostly, while no shard waits behind others for longer than people would notice.
-"""
 
 _LOSSES: Final = frozenset({Reason.WORKER_LOST, Reason.NODE_LOST, Reason.OOM_KILLED, Reason.SHUTDOWN})
 
@@ -93,29 +79,6 @@ def backoff_after_loss(limits: Limits, losses: int, chance: random.Random) -> in
     From the second loss on it is a suspect, and waits like any other fault.
     """
     return 0 if losses <= 1 else backoff_full_jitter(limits, losses - 1, chance)
-
-
-def window_by_duration(mean_ns: float) -> int:
-    """
-    Return how many attempts of a stage a worker may hold, given their mean duration (0: not known yet).
-
-    >>> [window_by_duration(ns) for ns in (0, 10_000, 1_000_000, 50_000_000)]
-    [1, 32, 3, 1]
-    """
-    return min(MAX_WINDOW, 1 + int(_WINDOW_WORK_NS / mean_ns)) if mean_ns > 0 else 1
-
-
-def order_largest_first(sizes: Sequence[int]) -> Sequence[int]:
-    """
-    Return the positions of the sizes, largest first, equal ones in their order.
-
-    Longest-processing-time first ends within 4/3 of the best schedule (Graham, 1969); the longest shard
-    started last is the commonest tail of all.
-
-    >>> list(order_largest_first([3, 9, 3]))
-    [1, 0, 2]
-    """
-    return array("L", sorted(range(len(sizes)), key=sizes.__getitem__, reverse=True))
 
 
 def _ceiling(limits: Limits, failures: int) -> int:
