@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from mppobs.catalog.foresight import ChargeEnd, Foresight
 from mppobs.model import AttemptOutcome, CostKind, JobOutcome, ShardOutcome, StragglerCause
 
 LABELS: Final = frozenset({
@@ -25,6 +26,8 @@ OTHER: Final = "__other__"
 """The label value into which a family folds what would pass its cap."""
 
 QUANTILES: Final = ("0.5", "0.95", "0.99")
+BOUNDS: Final = ("0.05", "0.95")
+"""Of a predicted finish: it is later than the first, and earlier than the second, in 19 cases of 20 each."""
 QUANTILE_WINDOW: Final = "the last 50 to 60 minutes"
 SKETCH_SLICE_SECONDS: Final = 600
 SKETCH_SLICES: Final = 6
@@ -149,6 +152,12 @@ METRICS: Final[tuple[Metric, ...]] = (
            (*_PIPELINE, "job_id"), "ratio", "+", per_run=True),
     Metric("mpp_run_predicted_finish_timestamp_seconds", Type.GAUGE, "When a running job is expected to finish at its present rate.",
            (*_PIPELINE, "job_id"), "seconds", "+", per_run=True),
+    Metric("mpp_run_predicted_bound_timestamp_seconds", Type.GAUGE,
+           "Between these a running job finishes in nine cases of ten, as predicted now.",
+           (*_PIPELINE, "job_id", "quantile"), "seconds", "+", per_run=True),
+    Metric("mpp_run_predicted_late_seconds", Type.GAUGE,
+           "How late a running job will be, once that is likely; `charge` where predictions are calibrated, else `warning`.",
+           (*_PIPELINE, "job_id", "kind"), "seconds", "+", per_run=True),
     Metric("mpp_run_deadline_timestamp_seconds", Type.GAUGE, "When a running job must have finished.",
            (*_PIPELINE, "job_id"), "seconds", "+", per_run=True),
     Metric("mpp_run_info", Type.GAUGE, "1 for each running or just-finished job, with who owns it and its state.",
@@ -184,6 +193,14 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("mpp_slo_info", Type.GAUGE, "1 for each SLO, with whom and what it is about; `kind` is its indicator.",
            ("slo", "owner", "tier", "tenant", "pipeline", "kind"), "", "+"),
     Metric("mpp_slo_provisional_bad_events", Type.GAUGE, "Running jobs that are predicted to become bad events.", _SLO, "", "+"),
+    Metric("mpp_slo_charges_total", Type.COUNTER,
+           "Provisional bad events that are settled, by what became of them: `void` were no event in the end.",
+           ("slo", "outcome"), "", "+", values=_outcomes(ChargeEnd)),
+    Metric("mpp_slo_predictions_total", Type.COUNTER, "Judged jobs, by what was predicted of them and how they ended.",
+           ("slo", "outcome"), "", "+", values=_outcomes(Foresight)),
+    Metric("mpp_slo_prediction_coverage_ratio", Type.GAUGE,
+           "Share of recent predictions whose interval held the finish; 0.9 is what they claim.", _SLO, "ratio", "+"),
+    Metric("mpp_slo_prediction_runs", Type.GAUGE, "Recent runs by which predictions are calibrated.", _SLO, "", "+"),
     Metric("mpp_slo_latched", Type.GAUGE, "1 while the newest event was bad, of SLOs with too few events for a rate.",
            _SLO, "", "+"),
     Metric("mpp_slo_window_events", Type.GAUGE, "Events of an SLO in a window that reaches beyond what Prometheus keeps.",
@@ -207,6 +224,10 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("mppobs_lag_seconds", Type.GAUGE, "Age of the oldest bytes that are written but not yet folded.", (), "seconds"),
     Metric("mppobs_fold_seconds_total", Type.COUNTER, "Time spent folding and committing.", (), "seconds"),
     Metric("mppobs_commits_total", Type.COUNTER, "Transactions committed to the store."),
+    Metric("mppobs_refused_rounds_total", Type.COUNTER, "Rounds that could not be committed and were undone; they are read again."),
+    Metric("mppobs_lost_records_total", Type.COUNTER, "Records of running jobs that were folded before a restart and gone after it."),
+    Metric("mppobs_quarantined_journals_total", Type.COUNTER, "Times that a journal was left alone because rounds failed on it."),
+    Metric("mppobs_unreadable_files_total", Type.COUNTER, "Looks at files that are no journal's, or could not be read at the time."),
     Metric("mppobs_received_bytes_total", Type.COUNTER, "Journal bytes received from agents.", (), "bytes"),
     Metric("mppobs_shipped_bytes_total", Type.COUNTER, "Journal bytes acknowledged by the aggregator (agent).", (), "bytes"),
     Metric("mppobs_ship_errors_total", Type.COUNTER, "Requests to the aggregator that failed (agent)."),
@@ -216,6 +237,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("mppobs_spans_dropped_total", Type.COUNTER, "Spans not exported, by reason.",
            ("reason",), values=(("reason", ("sampled", "cap", "export")),)),
     Metric("mppobs_archived_shards_total", Type.COUNTER, "Shard records written to the archive."),
+    Metric("mppobs_unarchived_jobs_total", Type.COUNTER, "Jobs whose shards could not be archived, for another reason than want of room."),
     Metric("mppobs_slo_reload_errors_total", Type.COUNTER, "Changed SLO files that were refused; the SLOs before stay in force."),
     Metric("mppobs_scrape_seconds", Type.GAUGE, "How long the exposition before this one took to render.", (), "seconds"),
 )  # fmt: skip

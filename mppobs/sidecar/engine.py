@@ -20,7 +20,7 @@ from mppobs.model import JobKey
 from mppobs.sidecar.archive import Archive, select_shards, shard_table
 from mppobs.sidecar.decide import decisions
 from mppobs.sidecar.fold import Fold
-from mppobs.sidecar.follow import Block, Cursor, Follower, LiveJournal
+from mppobs.sidecar.follow import Block, Cursor, Follower, FollowFigures, LiveJournal
 from mppobs.sidecar.own import OwnJournal
 from mppobs.sidecar.pace import EngineSettings, Pace
 from mppobs.sidecar.quarantine import Quarantine
@@ -121,6 +121,7 @@ class Engine:
         self.archive = archive
         self.lock = threading.RLock()
         self.figures = EngineFigures()
+        self.follow_figures = FollowFigures()
         self.live: Sequence[LiveJournal] = ()
         self._clock = clock
         self._own = own
@@ -305,7 +306,7 @@ class Engine:
 
     def _follow(self, cursors: Mapping[str, Cursor]) -> Follower:
         """Return a follower that goes on from the cursors, and leaves alone what is in quarantine."""
-        follower = Follower(self._directories, cursors, clock=self._clock, seal=True)
+        follower = Follower(self._directories, cursors, clock=self._clock, seal=True, figures=self.follow_figures)
         if paused := self._quarantine.paused():
             follower.poll(0)
             for journal, duration_ns in paused.items():

@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, Final
 
-from mppobs.catalog.metrics import OTHER, QUANTILES
+from mppobs.catalog.metrics import BOUNDS, OTHER, QUANTILES
 from mppobs.sidecar.aggregates import Histogram, PipelineTotals, StageKey, StageTotals, Summary
-from mppobs.sidecar.view import LivePipeline, LiveRun, SloFigures, ToolFigures, View
+from mppobs.sidecar.view import ForesightFigures, LivePipeline, LiveRun, SloFigures, ToolFigures, View
+from mppobs.slo.model import EventUnit
 from mppobs.version import __version__
 
 Counts = Mapping[Any, float]
@@ -85,6 +86,17 @@ def _runs(read: Callable[[LiveRun], Figure], *further: str) -> Family:
             yield (*run.key, run.job.job_id, *more), read(run)
 
     return family
+
+
+def _bounds(run: LiveRun) -> Figure:
+    return None if run.finish_bounds_ns is None else dict(zip(BOUNDS, run.finish_bounds_ns, strict=True))
+
+
+def _late(run: LiveRun) -> Figure:
+    """Return how late a run will be, once it is likely to be late at all; never less than nothing."""
+    if run.weight is None or run.predicted_finish_ns is None:
+        return None
+    return {run.weight: max(0, run.predicted_finish_ns - run.deadline_ns)}
 
 
 def _tool(read: Callable[[ToolFigures], Figure]) -> Family:
@@ -163,9 +175,32 @@ def _slos(read: Callable[[SloFigures], Figure], *further: Callable[[SloFigures],
     return family
 
 
+def _counted(read: Callable[[SloFigures], Figure]) -> Family:
+    """Return a family with one figure for each SLO that is counted here; Prometheus counts those on queries itself."""
+
+    def family(moment: Moment) -> Iterator[tuple[Labels, Figure]]:
+        for each in moment.view.slos:
+            yield (each.slo.full_name,), None if each.slo.unit is EventUnit.QUERY else read(each)
+
+    return family
+
+
+def _foresight(read: Callable[[ForesightFigures], Figure]) -> Family:
+    """Return a family with one figure for each SLO whose events can be foretold."""
+
+    def family(moment: Moment) -> Iterator[tuple[Labels, Figure]]:
+        for each in moment.view.slos:
+            yield (
+                (each.slo.full_name,),
+                None if each.foresight is None or each.slo.unit is EventUnit.QUERY else read(each.foresight),
+            )
+
+    return family
+
+
 def _slo_windows(moment: Moment) -> Iterator[tuple[Labels, Figure]]:
     for each in moment.view.slos:
-        for window, counts in each.windows.items():
+        for window, counts in each.windows.items() if each.slo.unit is not EventUnit.QUERY else ():
             yield (each.slo.full_name, window), {"good": counts.total - counts.bad, "bad": counts.bad}
 
 
@@ -210,6 +245,8 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "mpp_activity_seconds_total": _stages(lambda totals: totals.activity_ns),
     "mpp_run_progress_ratio": _runs(lambda run: run.progress),
     "mpp_run_predicted_finish_timestamp_seconds": _runs(lambda run: run.predicted_finish_ns),
+    "mpp_run_predicted_bound_timestamp_seconds": _runs(_bounds),
+    "mpp_run_predicted_late_seconds": _runs(_late),
     "mpp_run_deadline_timestamp_seconds": _runs(lambda run: run.deadline_ns or None),
     "mpp_run_info": _runs(lambda _run: 1, "owner", "tier", "state"),
     "mpp_coordinator_heartbeat_timestamp_seconds": _pipelines(lambda totals: totals.heartbeat_ns or None),
@@ -222,16 +259,20 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "mpp_workers_current": _workers,
     "mpp_workers_lost_total": _workers_lost,
     "mpp_pipeline_info": _pipeline_info,
-    "mpp_slo_events_total": _slos(lambda each: each.tally.counts.total),
-    "mpp_slo_bad_events_total": _slos(lambda each: each.tally.counts.bad),
+    "mpp_slo_events_total": _counted(lambda each: each.tally.counts.total),
+    "mpp_slo_bad_events_total": _counted(lambda each: each.tally.counts.bad),
     "mpp_slo_objective_ratio": _slos(lambda each: float(each.slo.objective)),
-    "mpp_slo_start_timestamp_seconds": _slos(lambda each: each.tally.start_ns),
+    "mpp_slo_start_timestamp_seconds": _counted(lambda each: each.tally.start_ns),
     "mpp_slo_period_seconds": _slos(lambda each: each.slo.period_days * _DAY_NS),
     "mpp_slo_info": _slo_info,
-    "mpp_slo_provisional_bad_events": _slos(lambda each: each.provisional),
-    "mpp_slo_latched": _slos(lambda each: None if each.latched is None else int(each.latched)),
+    "mpp_slo_provisional_bad_events": _counted(lambda each: each.provisional),
+    "mpp_slo_charges_total": _foresight(lambda each: each.settled),
+    "mpp_slo_predictions_total": _foresight(lambda each: each.verdicts),
+    "mpp_slo_prediction_coverage_ratio": _foresight(lambda each: each.coverage),
+    "mpp_slo_prediction_runs": _foresight(lambda each: each.runs),
+    "mpp_slo_latched": _counted(lambda each: None if each.latched is None else int(each.latched)),
     "mpp_slo_window_events": _slo_windows,
-    "mpp_slo_budget_left_ratio": _slos(lambda each: float(each.budget_left)),
+    "mpp_slo_budget_left_ratio": _counted(lambda each: float(each.budget_left)),
     "mpp_slo_revision": _slos(lambda each: each.tally.revision),
     "mppobs_build_info": _build,
     "mppobs_records_total": _own("records"),
@@ -243,6 +284,10 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "mppobs_lag_seconds": _tool(lambda tool: tool.lag_seconds),
     "mppobs_fold_seconds_total": _tool(lambda tool: tool.fold_ns),
     "mppobs_commits_total": _tool(lambda tool: tool.commits),
+    "mppobs_refused_rounds_total": _tool(lambda tool: tool.refused_rounds),
+    "mppobs_lost_records_total": _tool(lambda tool: tool.lost_records),
+    "mppobs_quarantined_journals_total": _tool(lambda tool: tool.quarantined_journals),
+    "mppobs_unreadable_files_total": _tool(lambda tool: tool.unreadable_files),
     "mppobs_received_bytes_total": _tool(lambda tool: tool.received_bytes),
     "mppobs_shipped_bytes_total": _tool(lambda tool: tool.shipped_bytes),
     "mppobs_ship_errors_total": _tool(lambda tool: tool.ship_errors),
@@ -251,6 +296,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "mppobs_spans_exported_total": _tool(lambda tool: tool.spans_exported),
     "mppobs_spans_dropped_total": _tool(lambda tool: tool.spans_dropped),
     "mppobs_archived_shards_total": _tool(lambda tool: tool.archived_shards),
+    "mppobs_unarchived_jobs_total": _tool(lambda tool: tool.unarchived_jobs),
     "mppobs_slo_reload_errors_total": _tool(lambda tool: tool.slo_reload_errors),
     "mppobs_scrape_seconds": _tool(lambda tool: tool.scrape_seconds),
 }

@@ -83,10 +83,18 @@ class Follower:
     journal that is in several directories only the copy in the first of them is read.
     """
 
-    def __init__(self, directories: Sequence[Path], cursors: Mapping[str, Cursor], *, clock: Clock, seal: bool) -> None:
+    def __init__(
+        self,
+        directories: Sequence[Path],
+        cursors: Mapping[str, Cursor],
+        *,
+        clock: Clock,
+        seal: bool,
+        figures: FollowFigures | None = None,
+    ) -> None:
         self.cursors = dict(cursors)
         """How far each journal is read: after `poll`, past the blocks that it returned."""
-        self.figures = FollowFigures()
+        self.figures = figures or FollowFigures()
         self._directories = tuple(directories)
         self._clock = clock
         self._seals = seal

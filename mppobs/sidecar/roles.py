@@ -109,6 +109,11 @@ class EngineReading:
             spans_exported=spans.exported,
             spans_dropped=spans.dropped,
             archived_shards=figures.archived_shards,
+            unarchived_jobs=figures.unarchived,
+            refused_rounds=figures.refused,
+            lost_records=figures.unreadable,
+            quarantined_journals=figures.quarantined,
+            unreadable_files=self._engine.follow_figures.unreadable,
             slo_reload_errors=self._engine.slos.files.errors,
         )
 
@@ -190,7 +195,10 @@ class Agent:
         """Hand out the agent's own figures."""
         figures = self._shipper.figures
         tool = ToolFigures(
-            shipped_bytes=figures.shipped_bytes, ship_errors=figures.errors, rejected=self._refusals.totals()
+            shipped_bytes=figures.shipped_bytes,
+            ship_errors=figures.errors,
+            rejected=self._refusals.totals(),
+            unreadable_files=self._shipper.follower.figures.unreadable,
         )
         yield View(live=Live(journals=_by_state(self._shipper.live)), tool=tool, agent=True)
 

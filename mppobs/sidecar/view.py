@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
+from mppobs.catalog.foresight import ChargeEnd, Foresight, Weight
 from mppobs.model import JobKey, Shard, StragglerCause, Tier
 from mppobs.sidecar.aggregates import (
     ClusterTotals,
@@ -75,6 +76,10 @@ class LiveRun:
     predicted_finish_ns: int | None
     deadline_ns: int
     """0 for none."""
+    finish_bounds_ns: tuple[int, int] | None = None
+    """Between these it finishes in nine cases of ten; `None` where nothing is predicted."""
+    weight: Weight | None = None
+    """Set once it is likely to pass its deadline: whether that is charged, or only a warning."""
 
 
 @dataclass(slots=True)
@@ -111,6 +116,22 @@ class Live:
 
 
 @dataclass(frozen=True, slots=True)
+class ForesightFigures:
+    """How good the predictions have been that an SLO was charged by."""
+
+    settled: Mapping[ChargeEnd, int]
+    """Charges, by what became of them."""
+    verdicts: Mapping[Foresight, int]
+    """Judged jobs."""
+    runs: int
+    """By which predictions are calibrated."""
+    coverage: float | None
+    """Share of those runs' predictions whose interval held the finish; `None` where there is none."""
+    warned: int = 0
+    """Running jobs that are likely to become bad events and are not charged, for want of calibration."""
+
+
+@dataclass(frozen=True, slots=True)
 class SloFigures:
     """How an SLO stands, as committed; the tally is the engine's own and changes."""
 
@@ -123,6 +144,8 @@ class SloFigures:
     """Those that reach beyond what Prometheus keeps, by name."""
     provisional: int = 0
     """Running jobs that are predicted to become bad events."""
+    foresight: ForesightFigures | None = None
+    """`None` where nothing can be foretold: its events are no finishes of jobs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +162,11 @@ class ToolFigures:
     spans_exported: int = 0
     spans_dropped: Mapping[str, int] = field(default_factory=dict)
     archived_shards: int = 0
+    unarchived_jobs: int = 0
+    refused_rounds: int = 0
+    lost_records: int = 0
+    quarantined_journals: int = 0
+    unreadable_files: int = 0
     slo_reload_errors: int = 0
     scrape_seconds: float | None = None
     """How long the exposition before this one took; the renderer fills it in."""

@@ -18,6 +18,7 @@ from prometheus_client import Metric as Parsed
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from mppobs.catalog.foresight import ChargeEnd, Foresight
 from mppobs.catalog.metrics import BY_NAME, METRICS, Type
 from mppobs.clock import ManualClock, SystemClock
 from mppobs.model import JobKey, Tier
@@ -33,13 +34,19 @@ from mppobs.sidecar.exposition import (
     render,
 )  # fmt: skip
 from mppobs.sidecar.families import FAMILIES
-from mppobs.sidecar.view import Live, LiveRun, View
+from mppobs.sidecar.view import ForesightFigures, Live, LiveRun, View
 from mppobs.slo.evaluate import Tally
-from mppobs.slo.model import Counts
+from mppobs.slo.model import Counts, IndicatorKind
 from tests.servers import Prometheus, prometheus, require, run, wait_until
 from tests.sidecar.views import NOW, SECOND, full_view
 
 KEY = PipelineKey("default", "default", "nightly")
+OUTCOME = {
+    "mpp_slo_window_events": {"outcome": "bad"},
+    "mpp_slo_charges_total": {"outcome": "bad"},
+    "mpp_slo_predictions_total": {"outcome": "caught"},
+}
+"""One series of each family that has several to an SLO."""
 
 
 def text_of(view: View) -> str:
@@ -102,7 +109,8 @@ def test_every_series_carries_exactly_the_labels_of_the_catalogue() -> None:
 def test_listed_label_values_exist_at_zero_from_the_start() -> None:
     """A pipeline and a stage of which nothing is counted yet have every listed series but quantiles of nothing."""
     stage = StageKey(*KEY, "map")
-    promise = replace(full_view(1).slos[0], windows={"30d": Counts(0, 0)})
+    nothing = ForesightFigures(dict.fromkeys(ChargeEnd, 0), dict.fromkeys(Foresight, 0), runs=0, coverage=None)
+    promise = replace(full_view(1).slos[0], windows={"30d": Counts(0, 0)}, foresight=nothing)
     text = text_of(View({KEY: PipelineTotals(KEY)}, {stage: StageTotals(stage)}, slos=[promise]))
 
     for metric in METRICS:
@@ -116,7 +124,7 @@ def test_an_slo_is_exposed_at_zero_from_its_load_and_latches_only_where_it_is_sp
     """Counters of an SLO without events are there, at 0; objective, start and period are exact."""
     promise = full_view(1).slos[0]
     tally = Tally(promise.slo.full_name, "", promise.slo.objective, NOW)
-    promise = replace(promise, tally=tally, latched=None, provisional=0, windows={})
+    promise = replace(promise, tally=tally, latched=None, provisional=0, windows={}, foresight=None)
     text = text_of(View(slos=[promise]))
 
     own = {name: value(text, name, slo="team/pipeline-0") for name in BY_NAME if name.startswith("mpp_slo_")}
@@ -124,7 +132,20 @@ def test_an_slo_is_exposed_at_zero_from_its_load_and_latches_only_where_it_is_sp
         "mpp_slo_events_total": 0, "mpp_slo_bad_events_total": 0, "mpp_slo_objective_ratio": 0.95,
         "mpp_slo_start_timestamp_seconds": NOW / SECOND, "mpp_slo_period_seconds": 30 * 86400, "mpp_slo_info": 1,
         "mpp_slo_provisional_bad_events": 0, "mpp_slo_latched": None, "mpp_slo_budget_left_ratio": 0.5,
-        "mpp_slo_revision": 1, "mpp_slo_window_events": None,
+        "mpp_slo_revision": 1, "mpp_slo_window_events": None, "mpp_slo_charges_total": None,
+        "mpp_slo_predictions_total": None, "mpp_slo_prediction_coverage_ratio": None, "mpp_slo_prediction_runs": None,
+    }  # fmt: skip
+
+
+def test_of_an_slo_on_queries_only_what_its_file_says_is_exposed() -> None:
+    """Its counts are Prometheus's own: a second series at 0 beside them would say that nothing ever happened."""
+    figures = full_view(1).slos[0]
+    asked = replace(figures.slo, indicator=IndicatorKind.PROMQL, pipeline="")
+    text = text_of(View(slos=[replace(figures, slo=asked)]))
+
+    shown = {name: value(text, name, slo="team/pipeline-0", **OUTCOME.get(name, {})) for name in BY_NAME}
+    assert {name for name, number in shown.items() if number is not None} == {
+        "mpp_slo_objective_ratio", "mpp_slo_period_seconds", "mpp_slo_info", "mpp_slo_revision",
     }  # fmt: skip
 
 
@@ -248,7 +269,11 @@ def test_promtool_has_one_complaint_which_is_kept() -> None:
     complaints = {line for line in (checked.stdout + checked.stderr).splitlines() if line}
     assert complaints == {
         f'{name} non-summary metrics should not have "quantile" label'
-        for name in ("mpp_shard_duration_quantile_seconds", "mpp_worker_memory_ratio")
+        for name in (
+            "mpp_shard_duration_quantile_seconds",
+            "mpp_worker_memory_ratio",
+            "mpp_run_predicted_bound_timestamp_seconds",
+        )
     }
 
 

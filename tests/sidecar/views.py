@@ -6,6 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from mppobs.catalog.foresight import ChargeEnd, Foresight, Weight
 from mppobs.model import AttemptOutcome, CostKind, JobKey, JobOutcome, ShardOutcome, StragglerCause, Tier
 from mppobs.sidecar.aggregates import (
     ClusterTotals,
@@ -17,7 +18,17 @@ from mppobs.sidecar.aggregates import (
     StageKey,
     StageTotals,
 )  # fmt: skip
-from mppobs.sidecar.view import Live, LiveAttempt, LivePipeline, LiveRun, LiveStraggler, SloFigures, ToolFigures, View
+from mppobs.sidecar.view import (
+    ForesightFigures,
+    Live,
+    LiveAttempt,
+    LivePipeline,
+    LiveRun,
+    LiveStraggler,
+    SloFigures,
+    ToolFigures,
+    View,
+)  # fmt: skip
 from mppobs.slo.evaluate import Tally
 from mppobs.slo.model import Counts, IndicatorKind, Slo
 
@@ -46,7 +57,10 @@ def _slo(key: PipelineKey) -> SloFigures:
     slo = Slo("team", key.pipeline, IndicatorKind.ON_TIME, Fraction(95, 100), 30, key.pipeline, "default", owner="data")
     windows = {"30d": Counts(40, 1)}
     tally = Tally(slo.full_name, "", slo.objective, NOW - 3600 * SECOND, 1, Counts(50, 2), latched=True)
-    return SloFigures(slo, tally, True, Fraction(1, 2), windows, 1)
+    settled = {**dict.fromkeys(ChargeEnd, 0), ChargeEnd.BAD: 2}
+    verdicts = {**dict.fromkeys(Foresight, 3), Foresight.CAUGHT: 1}
+    foresight = ForesightFigures(settled, verdicts, runs=10, coverage=0.875)
+    return SloFigures(slo, tally, True, Fraction(1, 2), windows, 1, foresight)
 
 
 def _fill(histogram: Histogram) -> None:
@@ -103,9 +117,16 @@ def _live(keys: list[PipelineKey]) -> Live:
     attempt = LiveAttempt(StageKey(*keys[0], "stage-0"), job, 7, 0, False, NOW - 9 * SECOND, 0.5, NOW, 0, "w", "n")
     return Live(
         pipelines=pipelines,
-        runs=[LiveRun(keys[0], job, "data", Tier.CRITICAL, "running", NOW, 0.5, NOW + SECOND, NOW + 2 * SECOND)],
+        runs=[_run(keys[0], job)],
         stragglers=[LiveStraggler(attempt, 9.0, 4.0, StragglerCause.SKEW, "its input is large")],
         attempts=[attempt],
         workers={"default": {"idle": 1, "busy": 2, "draining": 0}},
         journals={"live": 2, "dead": 1},
     )
+
+
+def _run(key: PipelineKey, job: JobKey) -> LiveRun:
+    return LiveRun(
+        key, job, "data", Tier.CRITICAL, "running", NOW, 0.5, NOW + 3 * SECOND, NOW + 2 * SECOND,
+        (NOW + SECOND, NOW + 5 * SECOND), Weight.CHARGE,
+    )  # fmt: skip
