@@ -15,7 +15,8 @@ from mppobs.executor.result import JobResult, Progress
 from mppobs.model import JobOutcome, Shard
 from mppobs.units import human_bytes, human_seconds
 from mppobs.workloads.data import Dataset
-from mppobs.workloads.tpch import QUERIES, Query, Verdict, check
+from mppobs.workloads.tpch import QUERIES
+from mppobs.workloads.tpch_query import Query, Verdict, check
 from mppobs.workloads.trouble import Trouble, with_trouble
 
 TROUBLED_ROUND: Final = 1

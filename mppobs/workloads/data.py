@@ -17,8 +17,12 @@ from typing import Final
 
 from mppobs.errors import ConfigError
 
-TABLES: Final = ("lineitem", "orders", "customer")
+TABLES: Final = ("lineitem", "orders", "customer", "supplier", "nation", "region")
 """The tables that the bundled queries read."""
+_WHOLE: Final = frozenset({"nation", "region"})
+"""Tables of a few rows, which the generator does not cut."""
+_LAYOUT: Final = f"t{len(TABLES)}"
+"""Part of the directory's name: data that was made with fewer tables is not taken for complete."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +33,12 @@ class Dataset:
     scale_factor: float
     """1 is a gigabyte of text, about 6 million line items."""
     parts: int
-    """Files per table."""
+    """Files per table, but for the smallest."""
 
     def files(self, table: str) -> list[Path]:
         """Return the parts of a table, in order; the part's place in the list is its shard."""
-        return [self.directory / table / f"{table}.{part}.parquet" for part in range(1, self.parts + 1)]
+        parts = 1 if table in _WHOLE else self.parts
+        return [self.directory / table / f"{table}.{part}.parquet" for part in range(1, parts + 1)]
 
     def cut(self, table: str, shards: int) -> list[list[Path]]:
         """Return the parts of a table dealt out to so many shards, or to one per part where there are fewer parts."""
@@ -52,7 +57,7 @@ class Dataset:
 
 def parts_of(scale_factor: float) -> int:
     """Return in how many parts tables are cut where nobody says: enough for dozens of shards, and no crumbs."""
-    return 48 if scale_factor >= 0.1 else 16
+    return 48 if scale_factor >= 0.1 else 8
 
 
 def make_dataset(root: Path, scale_factor: float, parts: int) -> Dataset:
@@ -64,7 +69,7 @@ def make_dataset(root: Path, scale_factor: float, parts: int) -> Dataset:
     """
     if scale_factor <= 0 or parts < 1:
         raise ConfigError(f"scale factor {scale_factor:g} in {parts} parts: both must be positive")
-    final = root / f"tpch-sf{scale_factor:g}-p{parts}"
+    final = root / f"tpch-sf{scale_factor:g}-p{parts}-{_LAYOUT}"
     dataset = Dataset(final, scale_factor, parts)
     if final.is_dir():
         return dataset

@@ -122,14 +122,28 @@ _ALL: Final = (
         summary="TPC-H Q1, pricing summary: a scan that shrinks at once",
         pattern="map, combine, reduce",
         stresses="scan speed, stragglers, combiner",
-        home="mppobs.workloads.tpch:Q1_WORK",
+        home="mppobs.workloads.tpch_q1:Q1_WORK",
     ),
     Workload(
         name="tpch-q3",
         summary="TPC-H Q3, shipping priority: two joins and a top ten",
         pattern="shuffle-heavy join",
         stresses="exchanges, lost workers and retries in the middle of a job",
-        home="mppobs.workloads.tpch:Q3_WORK",
+        home="mppobs.workloads.tpch_q3:Q3_WORK",
+    ),
+    Workload(
+        name="tpch-q5",
+        summary="TPC-H Q5, local supplier volume: six tables, joined by broadcast and by exchange",
+        pattern="star join",
+        stresses="broadcast reads, stages side by side, a long chain of stages",
+        home="mppobs.workloads.tpch_q5:Q5_WORK",
+    ),
+    Workload(
+        name="tpch-q18",
+        summary="TPC-H Q18, large volume customer: a group-by of as many groups as orders",
+        pattern="group-by of high cardinality with HAVING",
+        stresses="memory of reducers, bytes exchanged, stages that run almost empty",
+        home="mppobs.workloads.tpch_q18:Q18_WORK",
     ),
 )
 

@@ -33,7 +33,7 @@ def _input(plan: Plan, stage: Stage, index: int, outputs: Output) -> TaskInput:
     def parts(name: str) -> Iterator[pa.Table]:
         source = plan.stage(name)
         for table in outputs[name]:
-            yield _partition(table, source, index)
+            yield table if stage.shards else _partition(table, source, index)
 
     return TaskInput(job_id="serial", stage=stage.name, shard=shard, attempt=0, arguments=arguments, _open=parts)
 

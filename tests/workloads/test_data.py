@@ -40,7 +40,7 @@ def test_two_may_make_it_at_once(tmp_path: Path) -> None:
         datasets = list(pool.map(lambda _: make_dataset(tmp_path, 0.001, 2), range(3)))
 
     assert len(set(datasets)) == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["tpch-sf0.001-p2"]
+    assert [path.name for path in tmp_path.iterdir()] == ["tpch-sf0.001-p2-t6"]
     assert all(path.exists() for table in TABLES for path in datasets[0].files(table))
 
 

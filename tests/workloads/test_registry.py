@@ -5,13 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 
 from mppobs.errors import ConfigError
-from mppobs.workloads.base import WrongAnswerError
 from mppobs.workloads.registry import WORKLOADS, Parameter, Workload, workload
-from tests.workloads.serial import run_serially
 
 
 def test_an_unknown_workload_is_answered_with_the_nearest() -> None:
@@ -86,20 +83,3 @@ def test_a_workload_without_parameters_says_so() -> None:
     """Where there is nothing to set, the message does not guess."""
     with pytest.raises(ConfigError, match="'tpch-q1' has no parameter 'x': it has none"):
         workload("tpch-q1").configured({"x": "1"})
-
-
-@pytest.mark.parametrize("name", ["tpch-q1", "tpch-q3"])
-@pytest.mark.parametrize("shards", [3, 1000])
-def test_queries_give_the_right_answer_in_any_cut_and_a_wrong_one_is_seen(
-    name: str, shards: int, tmp_path: Path
-) -> None:
-    """Fewer shards than files read several each, more are as many as there are files; a lost row is noticed."""
-    query = workload(name)
-    query.prepare(tmp_path, 0.001)
-    plan = query.plan(tmp_path, 0.001, shards)
-    answer = run_serially(plan)
-    query.check(tmp_path, 0.001, answer)
-
-    assert plan.shard_count(plan.stages[0].name) == min(shards, 16)
-    with pytest.raises(WrongAnswerError, match="TPC-H Q"):
-        query.check(tmp_path, 0.001, pa.concat_tables([answer.slice(1), answer.slice(0, 1)]))

@@ -10,8 +10,11 @@ import pytest
 
 from mppobs.executor.task import TaskInput
 from mppobs.model import RunKind
+from mppobs.workloads.base import WrongAnswerError
 from mppobs.workloads.data import Dataset, make_dataset
-from mppobs.workloads.tpch import Q1, Q3, QUERIES, Query, check
+from mppobs.workloads.registry import workload
+from mppobs.workloads.tpch import ALL_QUERIES, Q1, Q3
+from mppobs.workloads.tpch_query import Query, check
 from mppobs.workloads.trouble import Trouble, strike, with_trouble
 from tests.workloads.serial import run_serially
 
@@ -22,16 +25,16 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return make_dataset(tmp_path_factory.mktemp("tpch"), 0.01, 6)
 
 
-@pytest.mark.parametrize("query", QUERIES, ids=lambda query: query.key)
+@pytest.mark.parametrize("query", ALL_QUERIES, ids=lambda query: query.key)
 def test_answers_are_those_of_duckdb(query: Query, dataset: Dataset) -> None:
     """Run one shard after the other, each plan gives DuckDB's answer: every row, every digit, in order."""
     verdict = check(run_serially(query.plan(dataset)), query.expected(dataset))
 
     assert verdict.difference == ""
-    assert verdict.rows == {"Q1": 4, "Q3": 10}[query.key]
+    assert verdict.rows == {"Q1": 4, "Q3": 10, "Q5": 5, "Q18": 2}[query.key]
 
 
-@pytest.mark.parametrize("query", QUERIES, ids=lambda query: query.key)
+@pytest.mark.parametrize("query", ALL_QUERIES, ids=lambda query: query.key)
 def test_tiny_data_in_many_parts_works_too(query: Query, tmp_path: Path) -> None:
     """Shards and partitions without a single row change nothing."""
     tiny = make_dataset(tmp_path, 0.001, 24)
@@ -80,3 +83,30 @@ def test_trouble_strikes_once() -> None:
         strike(attempt(0, trouble="raise"))
     strike(attempt(1, trouble="raise"))
     strike(attempt(0))
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a directory with the data of the queries as workloads."""
+    directory = tmp_path_factory.mktemp("cache")
+    workload("tpch-q1").prepare(directory, 0.001)
+    return directory
+
+
+@pytest.mark.parametrize("query", ALL_QUERIES, ids=lambda query: query.key)
+@pytest.mark.parametrize(("shards", "widest"), [(3, 3), (1000, 8)])
+def test_as_workloads_they_take_any_cut(query: Query, shards: int, widest: int, cache: Path) -> None:
+    """Fewer shards than files read several files each, more are as many as there are files; the answer stays right."""
+    found = workload(f"tpch-{query.key.lower()}")
+    plan = found.plan(cache, 0.001, shards)
+    found.check(cache, 0.001, run_serially(plan))
+
+    assert max(plan.shard_count(stage.name) for stage in plan.stages) == widest
+
+
+def test_a_wrong_answer_is_told(cache: Path) -> None:
+    """The check of a workload raises what says which query and what is wrong in its answer."""
+    query = workload("tpch-q1")
+    answer = run_serially(query.plan(cache, 0.001, 2))
+    with pytest.raises(WrongAnswerError, match=r"TPC-H Q1: row 0, l_returnflag: .*, expected"):
+        query.check(cache, 0.001, pa.concat_tables([answer.slice(1), answer.slice(0, 1)]))
