@@ -8,6 +8,7 @@ is not the plain success of an attempt goes through `finish`, which is for readi
 from __future__ import annotations
 
 from contextlib import suppress
+from threading import get_ident
 from time import monotonic_ns, thread_time_ns, time_ns
 from typing import Final, SupportsIndex
 
@@ -28,6 +29,14 @@ _NO_CPU: Final = fmt.FLAG_NO_CPU << 24
 _HAS_DELAY: Final = fmt.FLAG_HAS_DELAY << 24
 _SUCCESS_CODE: Final = fmt.ATTEMPT_CODES[AttemptOutcome.SUCCESS]
 _LAST: Final = fmt.MAX_ATTEMPT
+
+CPU_READ_NS: Final = 10_000
+"""
+How long a reading of a thread's CPU time serves: within it, the time since is added instead of reading again. A reading
+costs 0.6 to 0.8 µs, a sixth of all that is recorded (the other clocks are read without a system call), and twice as
+much for attempts that follow each other closely. A thread that waits and is woken again takes longer than this as a
+rule; where it does not, the CPU time of one attempt is wrong by this at the most, and the next reading is right again.
+"""
 
 
 def start(
@@ -70,8 +79,16 @@ def start(
         flags |= _HAS_DELAY
         attempt._delay = max(now - assigned_ns, 0) + 1
     attempt._flags = flags
-    attempt._monotonic = monotonic_ns()
-    attempt._cpu = thread_time_ns() if cpu else 0
+    attempt._monotonic = began = monotonic_ns()
+    if cpu:
+        if place is None:
+            attempt._cpu = thread_time_ns()
+        elif (since := began - place.read_at) < CPU_READ_NS and place.thread == get_ident():
+            attempt._cpu = place.cpu + since
+        else:
+            place.thread = get_ident()
+            attempt._cpu = place.cpu = thread_time_ns()
+            place.read_at = began
     return attempt
 
 
@@ -80,8 +97,20 @@ def succeed(attempt: Attempt) -> None:
     if attempt is NOTHING:
         return
     flags = attempt._flags
-    cpu = 1 if flags & _NO_CPU else thread_time_ns() - attempt._cpu + 1
-    wall = monotonic_ns() - attempt._monotonic + 1
+    place = attempt._place
+    ended = monotonic_ns()
+    if flags & _NO_CPU:
+        cpu = 1
+    else:
+        if place is None:
+            reading = thread_time_ns()
+        elif (since := ended - place.read_at) < CPU_READ_NS:
+            reading = place.cpu + since
+        else:
+            reading = place.cpu = thread_time_ns()
+            place.read_at = ended
+        cpu = reading - attempt._cpu + 1 if reading > attempt._cpu else 1
+    wall = ended - attempt._monotonic + 1
     if attempt._extra is not None:
         finish(attempt, SUCCESS, wall - 1, cpu - 1)
         return
@@ -99,7 +128,6 @@ def succeed(attempt: Attempt) -> None:
         journal.write(data)
     except ValueError:
         journal.overflow(data, _SUCCESS_CODE)
-    place = attempt._place
     attempt._place = None
     if place is not None:
         try:
@@ -113,7 +141,7 @@ def fail(attempt: Attempt, error: BaseException) -> None:
     """Record that an attempt ended with an exception, and free its slot."""
     if attempt is NOTHING:
         return
-    cpu = 0 if attempt._flags & _NO_CPU else thread_time_ns() - attempt._cpu
+    cpu = 0 if attempt._flags & _NO_CPU else max(thread_time_ns() - attempt._cpu, 0)
     wall = monotonic_ns() - attempt._monotonic
     try:
         ending = ending_of(error)

@@ -23,9 +23,9 @@ _OPEN_FLAGS: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Place:
-    """One slot: where it is. Only who took it stores to it."""
+    """One slot: where it is, and when a holder last read its CPU time. Only who took it stores to it."""
 
-    __slots__ = ("base", "link", "words")
+    __slots__ = ("base", "cpu", "link", "read_at", "thread", "words")
 
     def __init__(self, words: memoryview, base: int, number: int) -> None:
         self.words = words
@@ -34,6 +34,10 @@ class Place:
         """Index of its first word in them."""
         self.link = fmt.link(0, number)
         """The link word of a first attempt that runs here; `| attempt` makes that of another."""
+        self.thread = 0
+        """The thread whose CPU time was read."""
+        self.cpu = self.read_at = 0
+        """What it was, and when, by the clock that measures."""
 
 
 class Running(NamedTuple):
