@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from mppobs.executor.attempt import AttemptOrder, Report, StageOrder
-from mppobs.executor.backends.base import Down, Ended, News, Started, Up
-from mppobs.executor.backends.local import LocalBackend, WorkersBrokenError
+from mppobs.executor.backends.base import Down, Ended, News, Started, Up, WorkersBrokenError
+from mppobs.executor.backends.local import LocalBackend
 from mppobs.executor.backends.wire import Inbox, Outbox, frame
 from mppobs.executor.backends.worker import pack_report, unpack_report
 from mppobs.executor.events import AttemptId

@@ -144,11 +144,14 @@ class Wires:
     def order(self, *messages: object) -> None:
         os.write(self.orders.fileno(), b"".join(frame(message) for message in messages))
 
-    def run(self, captured: Captured) -> list[tuple[Any, ...]]:
+    def begin(self, captured: Captured) -> None:
+        """Give the worker its setup, which comes before all orders."""
+        self.order(worker.WorkerSetup({"directory": captured.directory, "worker": "w"}))
+
+    def run(self) -> list[tuple[Any, ...]]:
         """Run the worker to its end; return what it said."""
-        setup = worker.WorkerSetup({"directory": captured.directory, "worker": "w"})
         # In a context of its own, as in a process of its own: a worker stays in the job that it attached to.
-        copy_context().run(worker.main, setup, self.orders_in, self.results_out, self.stops_in)
+        copy_context().run(worker.main, self.orders_in, self.results_out, self.stops_in)
         self.results_out.close()
         inbox, said = Inbox(self.results.fileno()), []
         while not inbox.closed:
@@ -161,9 +164,10 @@ class Wires:
 def test_a_worker_makes_attempts_until_the_orders_end(captured: Captured, files: JobFiles) -> None:
     """It says that it is ready, then of each attempt that it begins and how it ended, and closes its journal."""
     wires = Wires()
+    wires.begin(captured)
     wires.order(("stage", 1, stage(files, what="v")), *(("attempt", n, 1, n, n, 0, None, 5) for n in (1, 2)))
     wires.orders.close()
-    said = wires.run(captured)
+    said = wires.run()
     assert [message[:2] for message in said] == [
         (worker.READY, os.getpid()),
         (worker.STARTED, 1),
@@ -179,9 +183,10 @@ def test_a_worker_makes_attempts_until_the_orders_end(captured: Captured, files:
 def test_a_worker_ends_after_it_was_stopped(captured: Captured, files: JobFiles, outcome: AttemptOutcome) -> None:
     """The attempt that is to be stopped ends as told, and what came after it is left undone."""
     wires = Wires()
+    wires.begin(captured)
     wires.order(("stage", 1, stage(files, what="v")), *(("attempt", n, 1, n, n, 0, None, 5) for n in (1, 2, 3)))
     os.write(wires.stops.fileno(), worker.STOP.pack(2, worker.STOP_OUTCOMES.index(outcome)))
-    said = wires.run(captured)
+    said = wires.run()
     assert [message[:2] for message in said][-2:] == [(worker.STARTED, 2), (worker.ENDED, 2)]
     assert said[-1][2] == outcome
     assert [record.outcome for record in captured.attempts] == [AttemptOutcome.SUCCESS, outcome]
@@ -190,7 +195,8 @@ def test_a_worker_ends_after_it_was_stopped(captured: Captured, files: JobFiles,
 def test_a_worker_ends_when_nobody_listens(captured: Captured, files: JobFiles) -> None:
     """With the coordinator's ends of the pipes closed it makes no further attempt."""
     wires = Wires()
+    wires.begin(captured)
     wires.order(("stage", 1, stage(files, what="v")), ("attempt", 1, 1, 0, 0, 0, None, 5))
     wires.stops.close()
-    assert [message[0] for message in wires.run(captured)] == [worker.READY]
+    assert [message[0] for message in wires.run()] == [worker.READY]
     assert captured.attempts == []

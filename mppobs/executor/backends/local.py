@@ -4,128 +4,191 @@ The backend of this machine: supervised worker processes, each with pipes of its
 Processes are forked from a fork server that has imported everything: a replacement is up within some 20 ms, and
 nothing is forked from the coordinator, which may have threads. (A plain fork of it could copy a lock that one of them
 holds; a spawn would import Arrow each time, for half a second.)
+
+Seats make one machine look like several: each has a node, a zone, a limit of memory and whether it is spot, so that the
+loss of a node or an eviction can be had here too.
 """
 
 from __future__ import annotations
 
-import heapq
 import multiprocessing
 import os
 import selectors
 import time
+from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, Pipe
-from multiprocessing.context import ForkServerProcess
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
-from mppobs.errors import MppobsError
 from mppobs.executor.attempt import AttemptOrder, StageOrder
-from mppobs.executor.backends import worker as child
-from mppobs.executor.backends.base import Down, Ended, News, Started, Up
-from mppobs.executor.backends.wire import Inbox, Outbox, frame
+from mppobs.executor.backends import worker as inside
+from mppobs.executor.backends.base import (
+    Capabilities,
+    Down,
+    Draining,
+    Ended,
+    News,
+    Place,
+    Progress,
+    Started,
+    Up,
+    WorkersBrokenError,
+)
+from mppobs.executor.backends.children import Child, Seat, fork
+from mppobs.executor.backends.timers import Timers
+from mppobs.executor.backends.wire import frame
 from mppobs.executor.events import AttemptId
+from mppobs.journal.reader import read_slots
 from mppobs.model import AttemptOutcome, Reason
 
-STOP_GRACE_NS: Final = 1_000_000_000
-"""How long a task that is told to stop may take about it before its process is killed."""
+STOP_GRACE: Final = 1.0
+"""Seconds that a task which is told to stop may take about it before its process is killed."""
 BOOT_DEATHS: Final = 3
 """So many processes in a row that die before they are ready mean that none ever will be."""
+PROGRESS_SECONDS: Final = 0.5
+"""How often the slots of running attempts are looked at. What is judged by progress runs for seconds at the least."""
 _CLOSE_SECONDS: Final = 2.0
+_ABILITIES: Final = Capabilities(
+    kill_one=True,
+    interrupt=True,
+    progress=True,
+    resize=True,
+    replaces=True,
+    memory_limit=True,
+    placement=True,
+    eviction=True,
+)
 
 
-class WorkersBrokenError(MppobsError):
-    """Raised when worker processes die before they can take any work."""
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """What the worker processes of this machine are to be like."""
 
-
-@dataclass(slots=True)
-class _Child:
-    """A worker process as its supervisor sees it."""
-
-    name: str
-    process: ForkServerProcess
-    pid: int
-    inbox: Inbox
-    outbox: Outbox
-    stops: Connection
-    pipes: tuple[Connection, ...]
-    ready: bool = False
-    held: dict[int, AttemptId] = field(default_factory=dict)
-    """Attempts by their tickets."""
-    stages: set[int] = field(default_factory=set)
-    """Stages that the process knows."""
-    told_to_stop: bool = False
-    """Whether it was told to stop an attempt, and so may end."""
+    places: tuple[Place, ...] = ()
+    """Where the workers are said to be, in turns; empty for where they are."""
+    spares: int = 0
+    """Processes that wait for a worker to die: its place is then taken in a few milliseconds, not some 20."""
+    preload: tuple[str, ...] = ()
+    """Modules that are imported before processes are forked, so that no first task pays for them."""
 
 
 class LocalBackend:
     """
     Worker processes on this machine. Not thread-safe: everything happens in the calls of one thread.
 
-    `recording` holds arguments of `mppobs.configure` for the workers; each adds its own name to them.
+    `recording` holds arguments of `mppobs.configure` for the workers; each adds its own name and place to them.
     """
 
-    def __init__(self, workers: int, recording: Mapping[str, Any], name: str) -> None:
+    def __init__(self, workers: int, recording: Mapping[str, Any], name: str, pool: Pool = Pool()) -> None:
         """Set up without starting; workers are called `<name>-<number>`."""
-        self._size = workers
         self._recording = recording
-        self._name = name
+        self._prefix = name
+        self._pool = pool
         self._context = multiprocessing.get_context("forkserver")
         self._selector = selectors.DefaultSelector()
-        self._children: dict[str, _Child] = {}
-        self._places: dict[AttemptId, tuple[_Child, int]] = {}
+        self._seats = [Seat(self._place(number)) for number in range(workers)]
+        self._spares: deque[Child] = deque()
+        self._living: dict[int, Child] = {}
+        """Every process by its ID, spares and those that boot included."""
+        self._children: dict[str, Child] = {}
+        """Those with a seat, by name."""
+        self._owners: dict[AttemptId, tuple[Child, int]] = {}
         self._stages: dict[tuple[str, int], tuple[int, bytes]] = {}
-        self._to_write: dict[str, _Child] = {}
-        self._kills: list[tuple[int, int, _Child]] = []
-        self._started = 0
-        self._tickets = 0
-        self._boot_deaths = 0
-        self._defined = 0
+        self._to_write: dict[int, Child] = {}
+        self._timers = Timers()
+        self._news: list[News] = []
+        self._started = self._tickets = self._boot_deaths = self._defined = 0
+
+    @property
+    def name(self) -> str:
+        """Return `local`."""
+        return "local"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Return what it can do: everything but virtual time."""
+        return _ABILITIES
 
     @property
     def size(self) -> int:
         """Return how many workers there are to be."""
-        return self._size
+        return len(self._seats)
 
     @property
     def pids(self) -> dict[str, int]:
         """Return the process IDs of the workers that are up, by name."""
-        return {target.name: target.pid for target in list(self._children.values()) if target.ready}
+        return {child.name: child.pid for child in list(self._children.values()) if child.ready}
+
+    @property
+    def places(self) -> dict[str, Place]:
+        """Return the workers that are up, and where each is said to be."""
+        return {name: child.seat.place for name, child in self._children.items() if child.ready and child.seat}
 
     def start(self) -> None:
         """Start the processes that are missing; they report as `Up`."""
-        self._context.set_forkserver_preload([child.__name__])
-        while len(self._children) < self._size:
-            self._spawn()
+        if not self._started:
+            self._context.set_forkserver_preload([inside.__name__, *self._pool.preload])
+            self._look_at_slots()
+        for seat in self._seats:
+            self._fill(seat)
+        self._hold_spares()
 
     def submit(self, worker: str, attempt: AttemptId, stage: StageOrder, order: AttemptOrder) -> None:
         """Give an attempt to a worker that is up; it goes out with the next `poll`. Never waits."""
-        target = self._children.get(worker)
-        if target is None:
-            return  # it has died, and the news is on its way
+        child = self._children.get(worker)
+        if child is None or child.pipes[0].closed:
+            return  # it has died or is leaving, and the news is on its way
         number, definition = self._stage(attempt, stage)
         self._tickets += 1
-        target.held[self._tickets] = attempt
-        self._places[attempt] = (target, self._tickets)
+        child.held[self._tickets] = attempt
+        self._owners[attempt] = (child, self._tickets)
         data = frame(("attempt", self._tickets, number, *order))
-        if number not in target.stages:
-            target.stages.add(number)
+        if number not in child.stages:
+            child.stages.add(number)
             data = definition + data
-        target.outbox.put(data)
-        self._to_write[worker] = target
+        child.outbox.put(data)
+        self._to_write[child.pid] = child
 
     def stop(self, attempt: AttemptId, outcome: AttemptOutcome) -> None:
         """Have an attempt end as `outcome`, and its worker with it: when it is told to, or else when it is killed."""
-        place = self._places.get(attempt)
-        if place is None:
+        owner = self._owners.get(attempt)
+        if owner is None:
             return
-        target, ticket = place
-        target.told_to_stop = True
+        child, ticket = owner
+        child.end = child.end or Reason.SHUTDOWN
         try:
-            os.write(target.stops.fileno(), child.STOP.pack(ticket, child.STOP_OUTCOMES.index(outcome)))
+            os.write(child.stops.fileno(), inside.STOP.pack(ticket, inside.STOP_OUTCOMES.index(outcome)))
         except BrokenPipeError:
             return  # it is dead already, as its sentinel will tell
-        heapq.heappush(self._kills, (time.monotonic_ns() + STOP_GRACE_NS, ticket, target))
+        self._timers.after(STOP_GRACE, lambda: self._kill_overdue(child, ticket))
+
+    def resize(self, workers: int) -> None:
+        """Have so many workers from now on; those that are too many finish what they hold and end."""
+        while len(self._seats) < workers:
+            self._seats.append(Seat(self._place(len(self._seats))))
+            self._fill(self._seats[-1])
+        surplus = sorted(self._seats, key=lambda seat: len(seat.child.held) if seat.child is not None else -1)
+        for seat in surplus[: len(self._seats) - workers]:
+            self._seats.remove(seat)
+            seat.closed = True
+            if seat.child is not None:
+                self._drain(seat.child)
+
+    def kill(self, worker: str, reason: Reason = Reason.WORKER_LOST, away: float = 0.0) -> None:
+        """Kill a worker now, to be replaced after `away` seconds; nothing happens where it is gone."""
+        child = self._children.get(worker)
+        if child is not None:
+            child.end = reason
+            child.away = away
+            child.process.kill()
+
+    def evict(self, worker: str, notice: float) -> None:
+        """Tell that a worker is about to go, and kill it as preempted after so many seconds."""
+        child = self._children.get(worker)
+        if child is not None:
+            self._news.insert(0, Draining(worker))
+            self._timers.after(notice, lambda: self.kill(worker, Reason.PREEMPTED))
 
     def forget(self, job: str) -> None:
         """Forget the stages of a job that has ended."""
@@ -139,52 +202,122 @@ class LocalBackend:
         Raises `WorkersBrokenError` when several in a row die before they are ready.
         """
         self._write()
-        seconds = min(seconds, self._kill_overdue())
-        news: list[News] = []
+        seconds = min(seconds, self._timers.run())
+        if self._news:
+            seconds = 0.0
         for key, _ in self._selector.select(max(seconds, 0.0)):
-            if isinstance(key.data, _Child):
+            if isinstance(key.data, Child):
                 self._flush(key.data)
-            elif isinstance(key.data, str):
-                self._bury(key.data, news)
+            elif isinstance(key.data, int):
+                self._bury(key.data)
             else:
-                self._hear(key.data[0], news)
+                self._hear(key.data[0])
+        news, self._news = self._news, []
         return news
 
     def close(self) -> None:
         """End all processes, kindly and then not. May be called twice."""
-        children = list(self._children.values())
+        children = [*self._living.values()]
+        self._living.clear()
         self._children.clear()
-        for target in children:
-            self._drop(target)
+        self._spares.clear()
+        for child in children:
+            self._drop(child)
         deadline = time.monotonic() + _CLOSE_SECONDS
-        for target in children:
-            target.process.join(max(deadline - time.monotonic(), 0.0))
-            if target.process.is_alive():
-                target.process.kill()
-                target.process.join()
-            target.process.close()
+        for child in children:
+            child.process.join(max(deadline - time.monotonic(), 0.0))
+            if child.process.is_alive():
+                child.process.kill()
+                child.process.join()
+            child.process.close()
         self._selector.close()
 
-    def _spawn(self) -> None:
-        """Start one process with pipes of its own."""
+    # Processes
+
+    def _place(self, number: int) -> Place:
+        """Return where the worker on a seat is said to be."""
+        places = self._pool.places
+        return places[number % len(places)] if places else Place()
+
+    def _fill(self, seat: Seat) -> None:
+        """Give a seat a process, a spare one where there is one."""
+        if seat.child is not None or seat.closed:
+            return
+        child = self._spares.popleft() if self._spares else self._fork()
         self._started += 1
-        name = f"{self._name}-{self._started}"
-        orders_in, orders_out = Pipe(duplex=False)
-        results_in, results_out = Pipe(duplex=False)
-        stops_in, stops_out = Pipe(duplex=False)
-        setup = child.WorkerSetup({**self._recording, "worker": name})
-        process = self._context.Process(
-            target=child.main, args=(setup, orders_in, results_out, stops_in), name=name, daemon=True
-        )
-        process.start()
-        for theirs in (orders_in, results_out, stops_in):
-            theirs.close()
-        os.set_blocking(results_in.fileno(), False)
-        inbox, outbox = Inbox(results_in.fileno()), Outbox(orders_out.fileno())
-        target = _Child(name, process, process.pid or 0, inbox, outbox, stops_out, (orders_out, results_in, stops_out))
-        self._children[name] = target
-        self._selector.register(inbox.handle, selectors.EVENT_READ, (target,))
-        self._selector.register(process.sentinel, selectors.EVENT_READ, name)
+        name = f"{self._prefix}-{self._started}"
+        place = seat.place
+        where = {"node": place.node, "zone": place.zone, "spot": place.spot}
+        told = {key: value for key, value in where.items() if value} if place != Place() else {}
+        child.assign(name, seat, inside.WorkerSetup({**self._recording, **told, "worker": name}, place.memory_bytes))
+        self._children[name] = child
+        self._to_write[child.pid] = child
+
+    def _hold_spares(self) -> None:
+        while len(self._spares) < self._pool.spares:
+            self._spares.append(self._fork())
+
+    def _fork(self) -> Child:
+        """Start one process."""
+        child = fork(self._context)
+        self._living[child.pid] = child
+        self._selector.register(child.inbox.handle, selectors.EVENT_READ, (child,))
+        self._selector.register(child.process.sentinel, selectors.EVENT_READ, child.pid)
+        return child
+
+    def _drain(self, child: Child) -> None:
+        """Let a worker finish what it holds and end."""
+        child.draining = True
+        child.end = child.end or Reason.IDLE
+        self._news.insert(0, Draining(child.name))  # before what may bring it more work
+        self._to_write[child.pid] = child
+
+    def _bury(self, pid: int) -> None:
+        """Take in a process's death: first what it still said, then that it is gone; and fill its seat again."""
+        child = self._living.pop(pid)
+        child.inbox.drained = False
+        while not child.inbox.closed and not child.inbox.drained:
+            self._hear(child)
+        self._children.pop(child.name, None)
+        self._drop(child)
+        child.process.join()
+        child.process.close()
+        if child.ready:
+            self._news.append(Down(child.name, child.end or Reason.WORKER_LOST))
+        elif child.end is None:
+            self._boot_deaths += 1
+            if self._boot_deaths >= BOOT_DEATHS:
+                raise WorkersBrokenError(f"{self._boot_deaths} worker processes in a row died before they were ready")
+        self._replace(child)
+
+    def _replace(self, child: Child) -> None:
+        """Fill the seat of a process that is gone, now or when it may be."""
+        seat = child.seat
+        if seat is None:
+            self._spares.remove(child)
+        elif child.away > 0:
+            self._timers.after(child.away, lambda: self._return(seat))
+        else:
+            self._return(seat)
+        self._hold_spares()
+
+    def _return(self, seat: Seat) -> None:
+        seat.child = None
+        self._fill(seat)
+
+    def _drop(self, child: Child) -> None:
+        """Close a worker's pipes, which ends it if it lives, and forget what it held."""
+        self._to_write.pop(child.pid, None)
+        for attempt in child.held.values():
+            del self._owners[attempt]
+        child.held.clear()
+        watched = self._selector.get_map()
+        for handle in (child.inbox.handle, child.outbox.handle, child.process.sentinel):
+            if handle in watched:
+                self._selector.unregister(handle)
+        child.close()
+
+    # Messages
 
     def _stage(self, attempt: AttemptId, stage: StageOrder) -> tuple[int, bytes]:
         """Return the number of a stage on the pipes, and the frame that defines it."""
@@ -196,74 +329,61 @@ class LocalBackend:
 
     def _write(self) -> None:
         """Write what was submitted since the last time, in one piece for each worker."""
-        for target in self._to_write.values():
-            if not target.outbox.flush() and target.outbox.handle not in self._selector.get_map():
-                self._selector.register(target.outbox.handle, selectors.EVENT_WRITE, target)
+        for child in self._to_write.values():
+            if not child.flush() and child.outbox.handle not in self._selector.get_map():
+                self._selector.register(child.outbox.handle, selectors.EVENT_WRITE, child)
         self._to_write.clear()
 
-    def _flush(self, target: _Child) -> None:
+    def _flush(self, child: Child) -> None:
         """Write what waited for room in a worker's pipe."""
-        if target.outbox.flush():
-            self._selector.unregister(target.outbox.handle)
+        self._selector.unregister(child.outbox.handle)
+        self._to_write[child.pid] = child
+        self._write()
 
-    def _hear(self, target: _Child, news: list[News]) -> None:
+    def _hear(self, child: Child) -> None:
         """Take in what a worker says."""
-        for message in target.inbox.read():
+        news = self._news
+        for message in child.inbox.read():
             match message[0]:
-                case child.STARTED:
-                    news.append(Started(target.held[message[1]], target.name, message[2]))
-                case child.ENDED:
-                    attempt = target.held.pop(message[1])
-                    del self._places[attempt]
-                    news.append(Ended(attempt, child.unpack_report(message)))
+                case inside.STARTED:
+                    child.running = child.held[message[1]]
+                    child.told = -1.0
+                    news.append(Started(child.running, child.name, message[2]))
+                case inside.ENDED:
+                    child.running = None
+                    attempt = child.held.pop(message[1])
+                    del self._owners[attempt]
+                    news.append(Ended(attempt, inside.unpack_report(message)))
                 case _:
-                    self._boot_deaths = 0
-                    target.ready = True
-                    news.append(Up(target.name))
-        if target.inbox.closed:
+                    self._ready(child, message[2])
+        if child.inbox.closed:
             # It says nothing more, whatever it does: its sentinel tells the rest.
-            self._selector.unregister(target.inbox.handle)
-            target.process.kill()
+            self._selector.unregister(child.inbox.handle)
+            child.process.kill()
 
-    def _bury(self, name: str, news: list[News]) -> None:
-        """Take in a worker's death: first what it still said, then that it is gone; and start another."""
-        target = self._children[name]
-        target.inbox.drained = False
-        while not target.inbox.closed and not target.inbox.drained:
-            self._hear(target, news)
-        del self._children[name]
-        self._drop(target)
-        target.process.join()
-        target.process.close()
-        if target.ready:
-            news.append(Down(name, Reason.SHUTDOWN if target.told_to_stop else Reason.WORKER_LOST))
-        else:
-            self._boot_deaths += 1
-            if self._boot_deaths >= BOOT_DEATHS:
-                raise WorkersBrokenError(f"{self._boot_deaths} worker processes in a row died before they were ready")
-        self._spawn()
+    def _ready(self, child: Child, journal: str) -> None:
+        self._boot_deaths = 0
+        child.ready = True
+        child.journal = Path(journal) if journal else None
+        if child.seat is not None:
+            self._news.append(Up(child.name, *child.seat.place))
 
-    def _drop(self, target: _Child) -> None:
-        """Close a worker's pipes, which ends it if it lives, and forget what it held."""
-        self._to_write.pop(target.name, None)
-        for attempt in target.held.values():
-            del self._places[attempt]
-        target.held.clear()
-        watched = self._selector.get_map()
-        for handle in (target.inbox.handle, target.outbox.handle, target.process.sentinel):
-            if handle in watched:
-                self._selector.unregister(handle)
-        for pipe in target.pipes:
-            pipe.close()
+    def _look_at_slots(self) -> None:
+        """Tell how far the attempts have come that run, where that is more than was told."""
+        for child in self._children.values():
+            if child.running is None or child.journal is None:
+                continue
+            for slot in read_slots(child.journal):
+                ratio = slot.progress
+                if not slot.is_job and slot.attempt == child.running.number and ratio not in (None, child.told):
+                    child.told = ratio
+                    self._news.append(Progress(child.running, ratio))
+        self._timers.after(PROGRESS_SECONDS, self._look_at_slots)
 
-    def _kill_overdue(self) -> float:
-        """Kill workers that do not stop when they are told to; return in how many seconds to look again."""
-        now = time.monotonic_ns()
-        while self._kills and self._kills[0][0] <= now:
-            _, ticket, target = heapq.heappop(self._kills)
-            if next(iter(target.held), None) == ticket:
-                target.process.kill()
-            elif ticket in target.held:
-                # Its turn has not come: it ends then, at once.
-                heapq.heappush(self._kills, (now + STOP_GRACE_NS, ticket, target))
-        return (self._kills[0][0] - now) / 1e9 if self._kills else 3600.0
+    def _kill_overdue(self, child: Child, ticket: int) -> None:
+        """Kill a worker that has not stopped when it was told to."""
+        if next(iter(child.held), None) == ticket:
+            child.process.kill()
+        elif ticket in child.held:
+            # Its turn has not come: it ends then, at once.
+            self._timers.after(STOP_GRACE, lambda: self._kill_overdue(child, ticket))

@@ -25,9 +25,11 @@ import pyarrow as pa
 
 import mppobs
 from mppobs.executor.attempt import AttemptOrder, Report, StageOrder, StoppedError, run_attempt
+from mppobs.executor.backends.memory import MemoryLimit
 from mppobs.executor.backends.wire import Inbox, frame, write_all
 from mppobs.executor.shuffle import Output
 from mppobs.instrument.recorder import RECORDER
+from mppobs.journal.format import head_name
 from mppobs.model import AttemptOutcome, Reason
 
 READY: Final = 0
@@ -42,10 +44,12 @@ STOP_OUTCOMES: Final = (AttemptOutcome.TIMEOUT, AttemptOutcome.CANCELLED, Attemp
 
 @dataclass(frozen=True, slots=True)
 class WorkerSetup:
-    """What a worker process is told at its start."""
+    """What a worker process is told before it does anything: the first message of its orders."""
 
     recording: Mapping[str, Any]
     """Arguments of `mppobs.configure`."""
+    memory_bytes: int = 0
+    """How much memory an attempt may take on top of what the process holds by itself; 0 for no limit."""
 
 
 def pack_report(ticket: int, report: Report) -> bytes:
@@ -115,18 +119,23 @@ class _StopGuard:
 class _Worker:
     """The loop of a worker process."""
 
-    def __init__(self, orders: int, results: int, guard: _StopGuard) -> None:
-        self._inbox = Inbox(orders)
+    def __init__(
+        self, inbox: Inbox, queue: deque[tuple[Any, ...]], results: int, guard: _StopGuard, limit: MemoryLimit
+    ) -> None:
+        self._inbox = inbox
         self._results = results
         self._guard = guard
-        self._queue: deque[tuple[Any, ...]] = deque()
+        self._limit = limit
+        self._queue = queue
         self._stages: dict[int, StageOrder] = {}
         self._context: Mapping[str, str] = {}
         self._attached = ExitStack()
 
     def run(self) -> None:
         """Make attempts until there is nobody to make them for."""
-        write_all(self._results, frame((READY, os.getpid())))
+        journal = RECORDER.journal()
+        head = str(journal.directory / head_name(journal.journal)) if journal is not None else ""
+        write_all(self._results, frame((READY, os.getpid(), head)))
         told = b""
         while not self._guard.ends:
             if not self._queue:
@@ -152,9 +161,12 @@ class _Worker:
         # so that no attempt is in the journal which the coordinator takes for one that never began.
         write_all(self._results, told + frame((STARTED, ticket, time.time_ns())))
         self._guard.begin(ticket)
-        with mppobs.attempt(
-            stage=stage.name, shard=order.name, attempt=order.number, assigned_ns=order.assigned_ns
-        ) as attempt:
+        with (
+            mppobs.attempt(
+                stage=stage.name, shard=order.name, attempt=order.number, assigned_ns=order.assigned_ns
+            ) as attempt,
+            self._limit,
+        ):
             report = run_attempt(stage, order, attempt, self._guard.allow)
         return pack_report(ticket, report)
 
@@ -166,12 +178,19 @@ class _Worker:
             self._context = context
 
 
-def main(setup: WorkerSetup, orders: Connection, results: Connection, stops: Connection) -> None:
-    """Run a worker process until its coordinator closes the pipes or dies."""
+def main(orders: Connection, results: Connection, stops: Connection) -> None:
+    """Run a worker process until its coordinator closes the pipes or dies. It waits for its `WorkerSetup` first."""
     # An interrupt at the terminal reaches the whole group: what is to be stopped then is the coordinator's to say.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # One lane is one core: threads of Arrow's own would compete with the other workers.
     pa.set_cpu_count(1)
+    inbox = Inbox(orders.fileno())
+    queue: deque[Any] = deque()
+    while not queue:
+        queue.extend(inbox.read())
+        if inbox.closed and not queue:
+            return  # a spare that nobody needed
+    setup: WorkerSetup = queue.popleft()
     mppobs.configure(**setup.recording)
     # Opened before there is anything to record: an attempt that is killed as it begins is then in the journal.
     RECORDER.journal()
@@ -179,6 +198,6 @@ def main(setup: WorkerSetup, orders: Connection, results: Connection, stops: Con
     try:
         # A broken pipe means that nobody is left to be told: the same as an end of the orders.
         with suppress(BrokenPipeError):
-            _Worker(orders.fileno(), results.fileno(), guard).run()
+            _Worker(inbox, queue, results.fileno(), guard, MemoryLimit(setup.memory_bytes)).run()
     finally:
         RECORDER.close()

@@ -1,0 +1,89 @@
+"""Worker processes as their supervisor holds them: seats, the processes on them, and the pipes between."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, Pipe
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from pathlib import Path
+
+from mppobs.executor.backends import worker as inside
+from mppobs.executor.backends.base import Place
+from mppobs.executor.backends.wire import Inbox, Outbox, frame
+from mppobs.executor.events import AttemptId
+from mppobs.model import Reason
+
+
+@dataclass(slots=True)
+class Child:
+    """A worker process and what it has been given."""
+
+    process: ForkServerProcess
+    pid: int
+    inbox: Inbox
+    outbox: Outbox
+    stops: Connection
+    pipes: tuple[Connection, ...]
+    name: str = ""
+    """Empty while it is a spare that no seat has needed yet."""
+    seat: Seat | None = None
+    ready: bool = False
+    held: dict[int, AttemptId] = field(default_factory=dict)
+    """Attempts by their tickets, in the order in which they run."""
+    stages: set[int] = field(default_factory=set)
+    """Stages that the process knows."""
+    journal: Path | None = None
+    """Head file of its journal, once it is ready and where it has one."""
+    running: AttemptId | None = None
+    """The attempt that it began last and has not ended."""
+    told: float = -1.0
+    """The progress that was last heard of the running attempt."""
+    end: Reason | None = None
+    """Why it is about to end, where that is this side's doing."""
+    away: float = 0.0
+    """Seconds that its seat is to stay empty after it."""
+    draining: bool = False
+
+    def assign(self, name: str, seat: Seat, setup: inside.WorkerSetup) -> None:
+        """Give the process a name, its seat and what it needs to begin."""
+        self.name, self.seat = name, seat
+        seat.child = self
+        self.outbox.put(frame(setup))
+
+    def flush(self) -> bool:
+        """Write what waits; return whether all is written. After the last order of one that drains, orders end."""
+        written = self.outbox.flush()
+        if written and self.draining:
+            self.pipes[0].close()
+        return written
+
+    def close(self) -> None:
+        """Close this side of the pipes, which ends the process if it lives."""
+        for pipe in self.pipes:
+            if not pipe.closed:
+                pipe.close()
+
+
+@dataclass(slots=True)
+class Seat:
+    """A place for one worker process after the other."""
+
+    place: Place
+    child: Child | None = None
+    closed: bool = False
+    """Whether nobody is to take it any more."""
+
+
+def fork(context: ForkServerContext) -> Child:
+    """Start one process with pipes of its own; it waits for its `WorkerSetup`."""
+    orders_in, orders_out = Pipe(duplex=False)
+    results_in, results_out = Pipe(duplex=False)
+    stops_in, stops_out = Pipe(duplex=False)
+    process = context.Process(target=inside.main, args=(orders_in, results_out, stops_in), daemon=True)
+    process.start()
+    for theirs in (orders_in, results_out, stops_in):
+        theirs.close()
+    os.set_blocking(results_in.fileno(), False)
+    inbox, outbox = Inbox(results_in.fileno()), Outbox(orders_out.fileno())
+    return Child(process, process.pid or 0, inbox, outbox, stops_out, (orders_out, results_in, stops_out))
