@@ -130,7 +130,7 @@ ALERTS: Final[tuple[Alert, ...]] = (
         "MppSloBurn", FailureMode.SLO, Severity.TICKET, _ONCALL,
         "{{ $labels.slo }} spends its error budget {{ $value | humanize }} times too fast ({{ $labels.leg }})",
         "At this pace the budget of the period is gone long before the period is.",
-        "mppobs slo status {{ $labels.slo }}", group="mppobs-slo-alerts",
+        "mppobs slo status {{ $labels.slo }}", group="mppobs-slo",
         by_leg=((
             "latched",
             "{{ $labels.slo }}: the last run was bad",
@@ -161,7 +161,7 @@ ALERTS: Final[tuple[Alert, ...]] = (
         "MppQuotaExhausted", FailureMode.COST, Severity.PAGE, (Route.ONCALL, Route.OWNER, Route.FINOPS),
         "{{ $labels.slo }} has nothing left to spend in this period",
         "The spend budget is used up; further runs are over budget.",
-        "mppobs slo status {{ $labels.slo }}", dashboard="mppobs-exec", group="mppobs-slo-alerts",
+        "mppobs slo status {{ $labels.slo }}", dashboard="mppobs-exec", group="mppobs-slo",
     ),
     Alert(
         "MppTelemetryAbsent", FailureMode.TOOL, Severity.PAGE, (Route.ONCALL,),

@@ -20,6 +20,7 @@ from mppobs.render.promql import (
     call,
     increase,
     max_by,
+    max_without,
     metric,
     number,
     offset,
@@ -51,25 +52,35 @@ CHECKPOINT_SECONDS: Final = 3600
 COMPLETENESS_PERCENT: Final = 99
 LAG_SECONDS: Final = 60
 
+INSTANCE_LABELS: Final = ("instance", "pod", "job")
+"""What tells twins of an aggregator apart; the larger figure of twins is the truth."""
+
 Builder = Callable[[Durations, str], Expr]
 """Takes how durations are written and the `job` label of the aggregators."""
 
 
 def _skew(durations: Durations, job: str) -> Expr:
-    """Stragglers that are slow because they have more to do, now; else a stage whose tail is long and idle."""
-    running = max_by(PIPELINE, metric("mpp_stragglers_current", cause="skew")) > number(0)
+    """
+    A stage whose tail is long and idle; else stragglers, now, that are slow because they have more to do.
+
+    Stragglers are counted by pipeline; the stages are those of the worst ones, where these are shown.
+    """
     tail = metric("mpp_tail_ratio") > number(TAIL_RATIO)
     idle = metric("mpp_skew_idle_ratio") > _percent(50)
-    return max_by(STAGE, all_of(tail, idle, on=STAGE)) | running
+    ended = max_by(STAGE, all_of(tail, idle, on=STAGE))
+    running = max_by(PIPELINE, metric("mpp_stragglers_current", cause="skew")) > number(0)
+    stages = max_by(STAGE, metric("mpp_straggler_seconds")) * number(0)
+    staged = binary(stages, "+", running, Match(on=PIPELINE, group_left=()))
+    return ended | binary(staged, "or", running, Match(on=PIPELINE))
 
 
 def _shuffle(durations: Durations, job: str) -> Expr:
-    errors = sum_by(PIPELINE, rate(metric("mpp_network_errors_total"), 300, durations))
+    errors = sum_by(PIPELINE, _rate("mpp_network_errors_total", 300, durations))
     return errors > number(NETWORK_ERRORS_PER_SECOND)
 
 
 def _throttled(durations: Durations, job: str) -> Expr:
-    requests = sum_by((*PIPELINE, "kind"), rate(metric("mpp_storage_throttled_requests_total"), 300, durations))
+    requests = sum_by((*PIPELINE, "kind"), _rate("mpp_storage_throttled_requests_total", 300, durations))
     return requests > number(THROTTLED_PER_SECOND)
 
 
@@ -81,21 +92,21 @@ def _coordinator(durations: Durations, job: str) -> Expr:
 
 
 def _retries(durations: Durations, job: str) -> Expr:
-    retries = sum_by(PIPELINE, increase(metric("mpp_retries_total"), 600, durations))
-    attempts = sum_by(PIPELINE, increase(metric("mpp_attempts_total"), 600, durations)) > number(MIN_ATTEMPTS)
+    retries = sum_by(PIPELINE, _growth(metric("mpp_retries_total"), 600, durations))
+    attempts = sum_by(PIPELINE, _growth(metric("mpp_attempts_total"), 600, durations)) > number(MIN_ATTEMPTS)
     return retries / attempts > _percent(RETRY_SHARE_PERCENT)
 
 
 def _workers_lost(durations: Durations, job: str) -> Expr:
     lost = metric("mpp_workers_lost_total", reason="~worker_lost|oom_killed|node_lost")
-    return sum_by(("cluster",), increase(lost, 600, durations)) >= number(WORKERS_LOST)
+    return sum_by(("cluster",), _growth(lost, 600, durations)) >= number(WORKERS_LOST)
 
 
 def _starved(durations: Durations, job: str) -> Expr:
-    killed = sum_by(PIPELINE, increase(metric("mpp_oom_kills_total"), 600, durations)) > number(0)
+    killed = sum_by(PIPELINE, _growth(metric("mpp_oom_kills_total"), 600, durations)) > number(0)
     full = max_by(PIPELINE, metric("mpp_worker_memory_ratio", quantile="0.9")) > _percent(MEMORY_PERCENT)
-    stalled = sum_by(PIPELINE, rate(metric("mpp_cpu_throttled_seconds_total"), 300, durations))
-    working = sum_by(PIPELINE, rate(metric("mpp_attempt_wall_seconds_total"), 300, durations)) > number(0)
+    stalled = sum_by(PIPELINE, _rate("mpp_cpu_throttled_seconds_total", 300, durations))
+    working = sum_by(PIPELINE, _rate("mpp_attempt_wall_seconds_total", 300, durations)) > number(0)
     held_up = stalled / working > _percent(THROTTLED_SHARE_PERCENT)
     return killed | full | held_up
 
@@ -107,8 +118,8 @@ def _cost(durations: Durations, job: str) -> Expr:
     Whole days, since a nightly run spends all of a day's money in an hour; and only once there is a week to compare.
     """
     spent = metric("mpp_cost_usd_total")
-    day = sum_by(PIPELINE, increase(spent, DAY, durations))
-    usual = sum_by(PIPELINE, increase(spent, 7 * DAY, durations)) / number(7) > number(0)
+    day = sum_by(PIPELINE, _growth(spent, DAY, durations))
+    usual = sum_by(PIPELINE, _growth(spent, 7 * DAY, durations)) / number(7) > number(0)
     week_ago = sum_by(PIPELINE, offset(spent, 7 * DAY, durations))
     return all_of(day / usual > number(COST_FACTOR), day > number(1), week_ago, on=PIPELINE)
 
@@ -191,6 +202,16 @@ def with_owner(expr: Expr, tiers: tuple[Tier, ...] = tuple(Tier)) -> Expr:
     wanted = {} if len(tiers) == len(Tier) else {"tier": "~" + "|".join(tier.value for tier in tiers)}
     info = max_by((*PIPELINE, "owner", "tier"), metric("mpp_pipeline_info", **wanted))
     return binary(expr, "*", info, Match(on=PIPELINE, group_left=("owner", "tier")))
+
+
+def _rate(counter: str, seconds: int, durations: Durations) -> Expr:
+    """Return the rate of a busy counter, of twins once."""
+    return max_without(INSTANCE_LABELS, rate(metric(counter), seconds, durations))
+
+
+def _growth(counter: Expr, seconds: int, durations: Durations) -> Expr:
+    """Return the growth of a busy counter, of twins once."""
+    return max_without(INSTANCE_LABELS, increase(counter, seconds, durations))
 
 
 def _percent(value: int) -> Expr:

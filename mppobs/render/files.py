@@ -13,6 +13,7 @@ from typing import Final
 import yaml
 
 from mppobs.catalog.alerts import Alert
+from mppobs.catalog.panels import panel_path
 from mppobs.render.promql import Durations
 from mppobs.render.rules import Alerting, Group, Recording, RuleSettings
 
@@ -79,7 +80,7 @@ def alert_annotations(rule: Alerting, settings: RuleSettings) -> dict[str, str]:
         "description": description,
         "next_command": alert.next_command,
         "runbook_url": f"{settings.runbooks_url}/{alert.runbook}",
-        "dashboard_url": f"{settings.dashboards_url}/d/{alert.dashboard}",
+        "dashboard_url": f"{settings.dashboards_url}{panel_path(alert.name)}",
     }
     for label, value in rule.labels:
         texts = {key: text.replace(f"{{{{ $labels.{label} }}}}", value) for key, text in texts.items()}

@@ -60,7 +60,7 @@ def leg_proofs(settings: RuleSettings) -> dict[str, str]:
     for rule in rules:
         if rule.alert.name == BURN:
             by_leg.setdefault(dict(rule.labels)["leg"], []).append(rule)
-    names = [group.name for group in groups(settings) if group.name.startswith("mppobs-slo-")]
+    names = [group.name for group in groups(settings) if group.name.startswith("mppobs-slo")]
     files = {}
     for leg in LEGS:
         tests = list(_tests(leg, by_leg, settings))

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Final
 
-from mppobs.catalog.alerts import ALERTS, Alert
+from mppobs.catalog.alerts import ALERTS, BY_NAME, Alert
 from mppobs.model import Severity, Tier
-from mppobs.render.expressions import BY_PIPELINE, CONDITIONS, with_owner
+from mppobs.render.expressions import BY_PIPELINE, CONDITIONS, INSTANCE_LABELS, with_owner
 from mppobs.render.promql import (
     Durations,
     Expr,
@@ -27,35 +27,35 @@ from mppobs.render.promql import (
     metric,
     number,
 )  # fmt: skip
-from mppobs.slo.windows import LEGS, MINUTE, WINDOWS, Leg, window_name
+from mppobs.slo.windows import LEGS, MINUTE, Leg, window_name
 
 LOOKBACK: Final = 15 * MINUTE
 """How old the count at the window's start may be: scrapes missed for longer leave the window without a value."""
 INTERVAL: Final = 30
 """Seconds between evaluations."""
 SLOW_INTERVAL: Final = 120
-"""Seconds between evaluations of windows that only tickets and the slow pace hang on."""
-INSTANCE_LABELS: Final = ("instance", "pod", "job")
-"""What tells twins of an aggregator apart; the larger count of twins is the truth."""
+"""Seconds between evaluations of the other legs: errors that the fast one does not see take them hours to notice."""
+LOOKS_PER_WINDOW: Final = 10
+"""How often a leg is evaluated, at the least, in the time of its short window."""
 
-ALERT_GROUPS: Final = ("mppobs-slo-alerts", "mppobs-work", "mppobs-self")
+SLO_GROUP: Final = "mppobs-slo"
+SLOW_SLO_GROUP: Final = "mppobs-slo-slow"
+BURN_ALERT: Final = "MppSloBurn"
 
 ON_SLO: Final = ("slo",)
 EVENTS: Final = "slo:mpp_slo_events:max"
 BAD: Final = "slo:mpp_slo_bad_events:max"
 EVENTS_NOW: Final = "slo:mpp_slo_events:now"
 BAD_NOW: Final = "slo:mpp_slo_bad_events:now"
-PROVISIONAL: Final = "slo:mpp_slo_provisional_bad_events:max"
 START: Final = "slo:mpp_slo_start_timestamp_seconds:max"
 PERIOD: Final = "slo:mpp_slo_period_seconds:max"
 OBJECTIVE: Final = "slo:mpp_slo_objective_ratio:max"
-LATCHED: Final = "slo:mpp_slo_latched:max"
 INFO: Final = "slo:mpp_slo_info:max"
 
-_URGENT: Final = frozenset(
-    seconds for leg in LEGS if leg.share is not None and leg.severity is Severity.PAGE
-    for seconds in (leg.short_seconds, leg.long_seconds)
-)  # fmt: skip
+_WHOSE: Final = Match(on=ON_SLO, group_left=("owner", "tier", "pipeline", "tenant"))
+_SOON: Final = tuple(leg for leg in LEGS if leg.short_seconds < LOOKS_PER_WINDOW * SLOW_INTERVAL)
+_LATER: Final = tuple(leg for leg in LEGS if leg not in _SOON)
+_GROUPS: Final = (SLO_GROUP, "mppobs-work", "mppobs-self")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,18 +101,18 @@ def groups(settings: RuleSettings | None = None) -> tuple[Group, ...]:
     """
     Return every rule, grouped.
 
-    >>> [group.name.removeprefix("mppobs-") for group in groups()]
-    ['slo-counts', 'slo-windows', 'slo-windows-slow', 'slo-alerts', 'work', 'self']
+    >>> [(group.name, group.interval) for group in groups()]
+    [('mppobs-slo', 30), ('mppobs-slo-slow', 120), ('mppobs-work', 30), ('mppobs-self', 30)]
     """
     chosen = settings or RuleSettings()
-    alerts = list(_alerts(chosen))
-    urgent = [seconds for seconds in WINDOWS if seconds in _URGENT]
-    patient = [seconds for seconds in WINDOWS if seconds not in _URGENT]
+    alerts = [rule for alert in ALERTS if alert.name != BURN_ALERT for rule in _by_severity(alert, chosen)]
+    by_group = {name: [rule for rule in alerts if rule.alert.group == name] for name in dict.fromkeys(_GROUPS)}
+    soon, later = (tuple(_burning(legs, chosen.durations)) for legs in (_SOON, _LATER))
+    windows, more = (tuple(_windows(legs, chosen.durations)) for legs in (_SOON, _LATER))
     return (
-        Group("mppobs-slo-counts", tuple(_counts())),
-        Group("mppobs-slo-windows", tuple(_windows(urgent, chosen.durations))),
-        Group("mppobs-slo-windows-slow", tuple(_windows(patient, chosen.durations)), SLOW_INTERVAL),
-        *(Group(name, tuple(rule for rule in alerts if rule.alert.group == name)) for name in ALERT_GROUPS),
+        Group(SLO_GROUP, (*_counts(), *windows, *soon, *_latched(), *by_group.pop(SLO_GROUP))),
+        Group(SLOW_SLO_GROUP, (*more, *later), SLOW_INTERVAL),
+        *(Group(name, tuple(rules)) for name, rules in by_group.items()),
     )
 
 
@@ -150,11 +150,9 @@ def _counts() -> Iterator[Recording]:
     for record, name in (
         (EVENTS, "mpp_slo_events_total"),
         (BAD, "mpp_slo_bad_events_total"),
-        (PROVISIONAL, "mpp_slo_provisional_bad_events"),
         (START, "mpp_slo_start_timestamp_seconds"),
         (PERIOD, "mpp_slo_period_seconds"),
         (OBJECTIVE, "mpp_slo_objective_ratio"),
-        (LATCHED, "mpp_slo_latched"),
         (INFO, "mpp_slo_info"),
     ):
         yield Recording(record, max_without(INSTANCE_LABELS, metric(name)))
@@ -164,13 +162,13 @@ def _counts() -> Iterator[Recording]:
 
 def _now(record: str, counter: str) -> Recording:
     """Return what is counted plus the running jobs that are predicted to be bad, where there are any."""
-    both = binary(metric(counter), "+", metric(PROVISIONAL), Match(on=ON_SLO))
-    return Recording(record, both | metric(counter))
+    predicted = max_without(INSTANCE_LABELS, metric("mpp_slo_provisional_bad_events") > number(0))
+    return Recording(record, (metric(counter) + predicted) | metric(counter))
 
 
-def _windows(windows: Sequence[int], durations: Durations) -> Iterator[Recording]:
-    """Yield events, bad events and burn rate of each window."""
-    for seconds in windows:
+def _windows(legs: Sequence[Leg], durations: Durations) -> Iterator[Recording]:
+    """Yield events, bad events and burn rate of each window of some legs, the shortest first."""
+    for seconds in sorted({window for leg in legs for window in (leg.short_seconds, leg.long_seconds)}):
         name = window_name(seconds)
         yield Recording(f"slo:mpp_slo_events:delta_{name}", delta(EVENTS_NOW, EVENTS, seconds, durations))
         yield Recording(f"slo:mpp_slo_bad_events:delta_{name}", delta(BAD_NOW, BAD, seconds, durations))
@@ -183,34 +181,28 @@ def _burn(window: str) -> Expr:
     return bad / (total > number(0)) / (number(1) - metric(OBJECTIVE))
 
 
-def _alerts(settings: RuleSettings) -> Iterator[Alerting]:
-    """Yield every alert of the catalogue as rules: SLO burn by leg, the others by severity."""
-    for alert in ALERTS:
-        if alert.name == "MppSloBurn":
-            yield from _burn_alerts(alert, settings.durations)
-            continue
-        yield from _by_severity(alert, settings)
-
-
-def _burn_alerts(alert: Alert, durations: Durations) -> Iterator[Alerting]:
-    """Yield one rule per leg, and the latched one for SLOs that see too few events for a rate."""
-    info = metric(INFO)
-    joined = Match(on=ON_SLO, group_left=("owner", "tier", "pipeline", "tenant"))
-    for leg in LEGS:
+def _burning(legs: Sequence[Leg], durations: Durations) -> Iterator[Alerting]:
+    """Yield one rule per leg. The cheapest condition comes first: most SLOs have hardly any bad events."""
+    for leg in legs:
         long, short = window_name(leg.long_seconds), window_name(leg.short_seconds)
         threshold = leg_threshold(leg, durations)
         burning = all_of(
-            binary(metric(f"slo:mpp_slo_burn_rate:ratio_{long}"), ">", threshold),
-            binary(metric(f"slo:mpp_slo_burn_rate:ratio_{short}"), ">", threshold),
+            metric(f"slo:mpp_slo_burn_rate:ratio_{long}") > threshold,
+            metric(f"slo:mpp_slo_burn_rate:ratio_{short}") > threshold,
             metric(f"slo:mpp_slo_bad_events:delta_{long}") >= number(leg.min_bad),
             on=ON_SLO,
         )
-        tiers = info if len(leg.tiers) == len(Tier) else metric(INFO, tier=leg.tiers[0].value)
-        expr = binary(burning, "*", tiers, joined)
-        yield Alerting(alert, expr, leg.severity, (("leg", leg.name), ("window", long)))
+        tiers = metric(INFO) if len(leg.tiers) == len(Tier) else metric(INFO, tier=leg.tiers[0].value)
+        labels = (("leg", leg.name), ("window", long))
+        yield Alerting(BY_NAME[BURN_ALERT], binary(burning, "*", tiers, _WHOSE), leg.severity, labels)
+
+
+def _latched() -> Iterator[Alerting]:
+    """Yield the rules for SLOs that see too few events for a rate: the newest was bad."""
+    bad = max_without(INSTANCE_LABELS, metric("mpp_slo_latched") > number(0))
     for severity, tier in ((Severity.PAGE, "critical"), (Severity.TICKET, "~standard|besteffort")):
-        expr = binary(metric(LATCHED) > number(0), "*", metric(INFO, tier=tier), joined)
-        yield Alerting(alert, expr, severity, (("leg", "latched"),))
+        expr = binary(bad, "*", metric(INFO, tier=tier), _WHOSE)
+        yield Alerting(BY_NAME[BURN_ALERT], expr, severity, (("leg", "latched"),))
 
 
 def _by_severity(alert: Alert, settings: RuleSettings) -> Iterator[Alerting]:

@@ -104,8 +104,8 @@ def test_what_promtool_confirms_is_what_the_table_says(leg: Leg, multiple: int) 
 
 
 BREAKS = [
-    ("mppobs-slo-alerts", "/ 180000", "/ 178000", "MppSloBurn-fast"),
-    ("mppobs-slo-alerts", "/ 180000", "/ 182000", "MppSloBurn-fast"),
+    ("mppobs-slo", "/ 180000", "/ 178000", "MppSloBurn-fast"),
+    ("mppobs-slo", "/ 180000", "/ 182000", "MppSloBurn-fast"),
     ("mppobs-work", "> 0.2)", "> 0.22)", "MppRetryStorm"),
     ("mppobs-work", "> 0.2)", "> 0.18)", "MppRetryStorm"),
     ("mppobs-work", "for: 30s", "for: 15s", "MppCoordinatorDown"),
