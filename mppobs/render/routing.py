@@ -2,8 +2,8 @@
 Alertmanager's configuration: who hears of what, once per cause.
 
 Pages reach the on-call and the owner; tickets the owner; money also FinOps; the heartbeat a switch outside. Alerts
-are grouped by failure mode, cluster and pipeline; a cause silences its symptoms, a page the ticket for the same thing;
-maintenance windows mute without losing anything.
+are grouped by failure mode and cluster; a cause silences its symptoms, a page the ticket for the same thing, a fast
+leg the slower ones; maintenance windows mute without losing anything.
 
 Inhibition compares labels, and a label that is missing on both sides counts as equal: every rule here compares only
 labels that both sides carry.
@@ -20,14 +20,17 @@ from mppobs.catalog.alerts import ALERTS, BY_NAME, Alert
 from mppobs.render.expressions import BY_PIPELINE
 from mppobs.render.files import Plain, dump
 from mppobs.render.promql import Durations
+from mppobs.slo.windows import LEGS
 from mppobs.yamlfile import Item, load
 
 ROLES: Final = ("oncall", "owner", "tickets", "finops", "heartbeat")
 """Receivers that always exist. `owner` stands for owners without a receiver of their own."""
-GROUP_BY: Final = ("failure_mode", "cluster", "pipeline", "slo")
+GROUP_BY: Final = ("failure_mode", "cluster", "slo")
+"""By cause and cluster; burn is about no cluster but about one SLO."""
 
 PAGE_WAIT: Final = 10
-PAGE_INTERVAL: Final = 300
+PAGE_INTERVAL: Final = 60
+"""How soon a page says what has joined it."""
 PAGE_REPEAT: Final = 3600
 TICKET_WAIT: Final = 60
 TICKET_INTERVAL: Final = 900
@@ -104,10 +107,11 @@ def alertmanager(owners: Sequence[str], settings: RoutingSettings | None = None)
 def inhibitions() -> Iterator[Plain]:
     """Yield the rules by which a cause silences its symptoms, and a page the ticket about the same thing."""
     for target in ALERTS:
+        counted = ['pipeline!=""'] if target.name == "MppSloBurn" else []  # what nobody's query of their own counts
         for cause in target.inhibited_by:
             yield {
                 "source_matchers": [f'alertname="{cause}"'],
-                "target_matchers": [f'alertname="{target.name}"'],
+                "target_matchers": [*counted, f'alertname="{target.name}"'],
                 "equal": list(_shared(BY_NAME[cause], target)),
             }
     yield {
@@ -115,11 +119,24 @@ def inhibitions() -> Iterator[Plain]:
         "target_matchers": ['severity="ticket"', 'alertname="MppSloBurn"'],
         "equal": ["slo"],
     }
+    yield from _faster_first()
     yield {
         "source_matchers": ['alertname="MppCriticalJobFailed"'],
         "target_matchers": ['alertname="MppDeadlineAtRisk"'],
         "equal": ["cluster", "tenant", "pipeline", "job_id"],
     }
+
+
+def _faster_first() -> Iterator[Plain]:
+    """Yield the rules by which a leg silences those of its severity that come after it in the table."""
+    burn = 'alertname="MppSloBurn"'
+    for place, leg in enumerate(LEGS):
+        if slower := [other.name for other in LEGS[place + 1 :] if other.severity is leg.severity]:
+            yield {
+                "source_matchers": [f'leg="{leg.name}"', burn],
+                "target_matchers": [f'leg=~"{"|".join(slower)}"', burn],
+                "equal": ["slo"],
+            }
 
 
 def carried(alert: Alert) -> frozenset[str]:

@@ -9,17 +9,16 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from mppobs.cli.main import run as mppobs
 from tests.servers import Prometheus, free_port, require, serving, wait_until
+from tests.webhook import Webhook, webhook
 
 ROOT = Path(__file__).parents[2]
 SCALE = 360
@@ -46,41 +45,6 @@ with mppobs.job(pipeline=sys.argv[1], tier=sys.argv[2], owner=sys.argv[3]) as ru
     if sys.argv[4] == "fails":
         raise SystemExit("the work is wrong")
 """
-
-
-class Webhook(ThreadingHTTPServer):
-    """Takes what Alertmanager sends; the path is the receiver."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.seen: list[tuple[str, str, dict[str, str]]] = []
-
-    @property
-    def url(self) -> str:
-        """Return where it listens."""
-        return f"http://127.0.0.1:{self.server_port}"
-
-    def told(self, receiver: str) -> dict[str, dict[str, str]]:
-        """Return the labels of the firing alerts that a receiver was told of, by name and leg."""
-        return {
-            labels["alertname"] + (f"/{labels['leg']}" if "leg" in labels else ""): labels
-            for where, status, labels in list(self.seen)
-            if where == receiver and status == "firing"
-        }
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Webhook
-
-    def do_POST(self) -> None:
-        """Note every alert of a notification."""
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.seen += [(self.path.strip("/"), alert["status"], alert["labels"]) for alert in body["alerts"]]
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
 
 
 @dataclass
@@ -120,11 +84,8 @@ def estate(directory: Path) -> Iterator[Estate]:
     env = {**os.environ, "MPPOBS_DIR": str(journals), "PYTHONPATH": str(ROOT)}
     sidecar, prometheus, alertmanager = (f"127.0.0.1:{free_port()}" for _ in range(3))
     with ExitStack() as stack:
-        webhook = Webhook()
-        stack.callback(webhook.server_close)
-        threading.Thread(target=webhook.serve_forever, daemon=True).start()
-        stack.callback(webhook.shutdown)
-        (directory / "routing.yaml").write_text(f"webhook: {webhook.url}\n")
+        receivers = stack.enter_context(webhook())
+        (directory / "routing.yaml").write_text(f"webhook: {receivers.url}\n")
         assert mppobs([
             "generate", f"{directory}/slo.yaml", "--out", f"{directory}/out", "--routing", f"{directory}/routing.yaml",
             "--time-scale", str(SCALE), "--force",
@@ -148,7 +109,7 @@ def estate(directory: Path) -> Iterator[Estate]:
             f"--web.listen-address={prometheus}", "--log.level=warn",
             "--rules.alert.resend-delay=1s",
         ], server, f"http://{prometheus}", "/-/ready"))  # fmt: skip
-        yield Estate(Prometheus(url), webhook, journals, env)
+        yield Estate(Prometheus(url), receivers, journals, env)
 
 
 @pytest.mark.timeout(150)
