@@ -38,8 +38,8 @@ MAX_SPAN_NS: Final = 10 * 366 * DAY_NS
 MAX_AMOUNT: Final = 1 << 53
 """Bytes or rows of one attempt: 8 PiB."""
 
-BATCH: Final = 8192
-"""Records folded at a time: their columns fit the processor's cache."""
+BATCH: Final = 32768
+"""Records folded at a time: many enough that the calls cost little, few enough that columns stay in the cache."""
 _PIECE: Final = 2048
 """Records turned into columns at a time, likewise."""
 _ONE: Final = np.uint64(1)
