@@ -1,0 +1,374 @@
+"""
+The scheduler and the simulated world, brought together: events go in, actions are done, whoever watches is told.
+
+The coordinator is simulated too: it may be killed, and a standby takes its place with what the journal of decisions and
+the outputs in place tell; or it may live and get nothing through for a while.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+from mppobs.executor.events import (
+    AttemptEnded,
+    AttemptId,
+    AttemptStarted,
+    BudgetSpent,
+    Commit,
+    Event,
+    JobEnded,
+    Scale,
+    SetAside,
+    ShardFailed,
+    ShardSplit,
+    Split,
+    StageDone,
+    StageOpened,
+    StageReady,
+    Stop,
+    Submit,
+    Tick,
+    WaitUntil,
+    WorkerLost,
+    WorkerUp,
+)
+from mppobs.executor.faults import ArmedFault, Fault, FaultKind, Layer, arm
+from mppobs.executor.policies import Policy
+from mppobs.executor.scheduler import Scheduler
+from mppobs.executor.sim.fate import skewed_sizes
+from mppobs.executor.sim.jobs import COMMITTED, FAILED, OPEN, JobState, StageState, place_of
+from mppobs.executor.sim.model import Cluster, JobModel
+from mppobs.executor.sim.observe import Observer, Tried
+from mppobs.executor.sim.places import Running, SimWorker
+from mppobs.executor.sim.world import World
+from mppobs.model import AttemptOutcome, Reason, ShardOutcome
+
+LEASE: Final = 30.0
+"""Seconds after which the standby takes over where the fault does not say."""
+_NEVER: Final = 1 << 62
+_NS: Final = 1e9
+
+
+class Simulation:
+    """
+    Jobs on a simulated cluster. The same arguments give the same history, event by event.
+
+    >>> from mppobs.executor.sim.model import StageModel
+    >>> job = JobModel("nightly", "nightly-1", (StageModel("map", 20, seconds=10.0),))
+    >>> simulation = Simulation(Cluster(nodes=2), seed=7)
+    >>> simulation.submit(job)
+    >>> simulation.run()
+    >>> simulation.jobs[0].end.outcome
+    <JobOutcome.SUCCESS: 'success'>
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        *,
+        seed: int = 0,
+        policy: Policy | None = None,
+        faults: Sequence[Fault] = (),
+        observer: Observer | None = None,
+        start_ns: int = 0,
+        beat: float = 0.0,
+    ) -> None:
+        """
+        Set up a cluster at `start_ns`, from which the faults are counted; `beat` is the seconds between heartbeats.
+
+        Faults of the layer `LOAD` are for whoever submits, and change nothing here.
+        """
+        self.world = World(cluster, seed, _not_of(faults, Layer.CONTROL, Layer.LOAD), start_ns)
+        self.jobs: list[JobState] = []
+        self.events = 0
+        """Events that the scheduler was told."""
+        self._seed = seed
+        self._policy = policy or Policy()
+        self._observer = observer or Observer()
+        self._watched = type(self._observer).tried is not Observer.tried
+        self._scheduler: Scheduler | None = Scheduler(random.Random(seed), self._policy)
+        self._control = sorted(_steps(arm(faults, start_ns)), key=lambda step: step[0])
+        self._stalled = False
+        self._backlog: list[Event] = []
+        self._arrivals: list[tuple[int, int, JobModel]] = []
+        self._submitted = 0
+        self._open: dict[str, JobState] = {}
+        self._orphaned: dict[str, JobState] = {}
+        self._workers: dict[str, SimWorker] = {}
+        self._todo: deque[Event] = deque()
+        self._wake_ns = _NEVER
+        self._beat_ns = int(beat * _NS)
+        self._next_beat = start_ns if beat else _NEVER
+        self._news: dict[type, Callable[[Any], Event]] = {
+            AttemptStarted: self._on_started,
+            AttemptEnded: self._on_ended,
+            WorkerUp: self._on_up,
+            WorkerLost: self._on_lost,
+        }
+        self._deeds: dict[type, Callable[[Any], None]] = {
+            StageReady: self._open_stage,
+            Submit: self._submit,
+            Stop: lambda action: self.world.stop(action.attempt, action.outcome),
+            Commit: self._commit,
+            ShardFailed: self._give_up,
+            Split: self._split,
+            StageDone: lambda action: self._observer.checkpointed(self._open[action.job], self.world.now_ns),
+            JobEnded: self._end_job,
+            WaitUntil: self._wait_until,
+            Scale: lambda action: self.world.resize(action.workers),
+            SetAside: lambda action: self._observer.control(f"set aside {action.node}", self.world.now_ns),
+        }
+
+    def submit(self, job: JobModel, at: float = 0.0) -> None:
+        """Have a job submitted so many seconds from now."""
+        self._submitted += 1
+        heapq.heappush(self._arrivals, (self.world.now_ns + int(at * _NS), self._submitted, job))
+
+    def spend(self, tenant: str, spent: bool) -> None:
+        """Say that a tenant's budget is gone, or there again."""
+        if self._scheduler is not None:
+            self._tell(BudgetSpent(tenant, spent))
+
+    def run(self, until: float | None = None) -> None:
+        """Let time pass until every job has ended, or for so many seconds."""
+        end = _NEVER if until is None else self.world.now_ns + int(until * _NS)
+        world = self.world
+        while self._arrivals or self._open:
+            due = self._due()
+            limit = min(due, end)
+            if limit == _NEVER and world.next_ns < 0:
+                raise RuntimeError(f"nothing happens any more, but {len(self._open)} jobs are open")
+            event = world.next(limit)
+            if event is not None:
+                self._hear(event)
+            elif world.now_ns >= end:
+                return
+            else:
+                self._on_time(world.now_ns)
+
+    # Time
+
+    def _due(self) -> int:
+        """Return when something is to be done besides what happens in the world."""
+        arrival = self._arrivals[0][0] if self._arrivals else _NEVER
+        control = self._control[0][0] if self._control else _NEVER
+        return min(self._wake_ns, arrival, control, self._next_beat)
+
+    def _on_time(self, now_ns: int) -> None:
+        """Do what is due."""
+        while self._control and self._control[0][0] <= now_ns:
+            self._control.pop(0)[1](self)
+        while self._arrivals and self._arrivals[0][0] <= now_ns:
+            self._arrive(heapq.heappop(self._arrivals)[2])
+        if self._wake_ns <= now_ns:
+            self._wake_ns = _NEVER
+            self._hear(Tick())
+        if self._next_beat <= now_ns:
+            self._next_beat = now_ns + self._beat_ns
+            if self._scheduler is not None:
+                self._observer.beat(self._scheduler.load(), now_ns)
+
+    def _arrive(self, model: JobModel) -> None:
+        job = JobState(model, len(self.jobs), self.world.now_ns)
+        self.jobs.append(job)
+        self._open[job.key] = job
+        self._observer.submitted(job, self.world.now_ns)
+        self._hear(job.submission(self.world.now_ns))
+
+    # The coordinator
+
+    def kill(self) -> None:
+        """Have the coordinator die. Workers finish what they run, and put it in place."""
+        self._scheduler, self._wake_ns = None, _NEVER
+        self._observer.control("killed", self.world.now_ns)
+
+    def take_over(self) -> None:
+        """Have a standby go on from the decisions that were recorded and the outputs that are in place."""
+        now = self.world.now_ns
+        self._scheduler = Scheduler(random.Random(self._seed), self._policy)
+        self._observer.control("takeover", now)
+        for name, worker in self.world.workers.items():
+            node = worker.node
+            if not node.leaving:
+                self._tell(WorkerUp(name, node.name, node.zone, node.spot, self.world.cluster.lane_memory))
+        for job in list(self._open.values()):
+            self._orphaned[job.key] = self._open.pop(job.key)
+            for attempt in job.resume(f"{job.key}~"):
+                self._committed(job, attempt)
+            self._open[job.key] = job
+            self._tell(job.submission(now))
+
+    def stall(self) -> None:
+        """Have the coordinator hang: nothing reaches it, and it decides nothing."""
+        self._stalled = True
+        self._observer.control("stalled", self.world.now_ns)
+
+    def go_on(self) -> None:
+        """Have a coordinator that hung go on with all that it missed."""
+        self._stalled = False
+        self._observer.control("goes on", self.world.now_ns)
+        backlog, self._backlog = self._backlog, []
+        for event in backlog:
+            self._tell(event)
+
+    def _hear(self, event: Event) -> None:
+        """Take in what happened, and tell the scheduler, if there is one that listens."""
+        take_in = self._news.get(type(event))
+        if take_in is not None:
+            event = take_in(event)
+        if self._scheduler is None:
+            return
+        if self._stalled:
+            self._backlog.append(event)
+        else:
+            self._tell(event)
+
+    def _tell(self, event: Event) -> None:
+        """Tell the scheduler of an event and do what it decides, and what follows from that."""
+        assert self._scheduler is not None
+        todo, deeds, on = self._todo, self._deeds, self._scheduler.on
+        todo.append(event)
+        while todo:
+            self.events += 1
+            for action in on(todo.popleft(), self.world.now_ns):
+                deeds[type(action)](action)
+
+    # What happened
+
+    def _on_up(self, event: WorkerUp) -> WorkerUp:
+        worker = self._workers[event.worker] = self.world.workers[event.worker]
+        self._observer.worker_up(event.worker, worker.node, self.world.now_ns)
+        return event
+
+    def _on_started(self, event: AttemptStarted) -> AttemptStarted:
+        running = self.world.last
+        assert running is not None
+        job, stage = self._place(running.attempt)
+        shard = running.attempt.shard
+        if stage.first_starts[shard] < 0:
+            stage.first_starts[shard] = running.started_ns
+        number = running.attempt.number + running.demand.offset
+        stage.tries[shard] = max(stage.tries[shard], number + 1)
+        self._observer.started(job, running.attempt.stage, shard, number, running.worker.name, running.speculative)
+        return event
+
+    def _on_ended(self, event: AttemptEnded) -> AttemptEnded:
+        """Take in the end of an attempt; the first whose output is in place wins, whoever ran it."""
+        running = self.world.last
+        assert running is not None
+        job, _ = self._place(event.attempt)
+        if event.outcome is AttemptOutcome.SUCCESS:
+            winner = job.outputs.setdefault(place_of(event.attempt), event.attempt)
+            if winner is not event.attempt:
+                event = event._replace(
+                    outcome=AttemptOutcome.SUPERSEDED, reason=Reason.SUPERSEDED, winner=winner.number
+                )
+        if running.started_ns >= 0 and self._watched:
+            self._tried(job, running, event.outcome, event.reason)
+        return event
+
+    def _on_lost(self, event: WorkerLost) -> WorkerLost:
+        worker = self._workers.pop(event.worker)
+        outcome = AttemptOutcome.PREEMPTED if event.reason is Reason.PREEMPTED else AttemptOutcome.ERROR
+        for running in worker.queue:
+            if running.started_ns >= 0:
+                self._tried(self._place(running.attempt)[0], running, outcome, event.reason)
+        self._observer.worker_lost(event.worker, worker.node, event.reason, self.world.now_ns)
+        return event
+
+    def _tried(self, job: JobState, running: Running, outcome: AttemptOutcome, reason: Reason) -> None:
+        attempt, node = running.attempt, running.worker.node
+        end_ns = min(self.world.now_ns, node.down_ns) if node.down_ns >= 0 else self.world.now_ns
+        self._observer.tried(
+            Tried(
+                job, attempt.stage, attempt.shard, attempt.number + running.demand.offset, running.speculative,
+                running.worker.name, node, running.started_ns, end_ns, running.assigned_ns, outcome, reason,
+                running.fate,
+            )
+        )  # fmt: skip
+
+    # What is decided
+
+    def _open_stage(self, action: StageReady) -> None:
+        job, index = self._open[action.job], action.stage
+        stage = job.stages[index]
+        sizes = stage.model.sizes(self._seed, job.number, index)
+        stage.open(skewed_sizes(sizes, stage.model.name, self.world.faults))
+        self._observer.opened(job, index, self.world.now_ns)
+        self._todo.append(StageOpened(action.job, index, stage.sizes))
+
+    def _submit(self, action: Submit) -> None:
+        attempt = action.attempt
+        self.world.submit(action.worker, attempt, self._open[attempt.job].demand(attempt), action.speculative)
+
+    def _commit(self, action: Commit) -> None:
+        self._committed(self._open[action.attempt.job], action.attempt)
+
+    def _committed(self, job: JobState, attempt: AttemptId) -> None:
+        stage = job.stages[attempt.stage]
+        assert stage.status[attempt.shard] == OPEN, f"{attempt} is decided already"
+        stage.status[attempt.shard] = COMMITTED
+        # The winner may be an attempt of an earlier coordinator, whose numbers are not this one's.
+        winner = job.outputs[place_of(attempt)]
+        number = winner.number + (stage.offsets.get(attempt.shard, 0) if winner.job == job.key else 0)
+        self._observer.decided(
+            job, attempt.stage, attempt.shard, number, ShardOutcome.COMMITTED, Reason.NONE, self.world.now_ns
+        )
+
+    def _give_up(self, action: ShardFailed) -> None:
+        job, stage = self._place(action.attempt)
+        attempt = action.attempt
+        stage.status[attempt.shard] = FAILED
+        number = attempt.number + stage.offsets.get(attempt.shard, 0)
+        now = self.world.now_ns
+        self._observer.decided(job, attempt.stage, attempt.shard, number, ShardOutcome.FAILED, action.reason, now)
+
+    def _split(self, action: Split) -> None:
+        """Cut a shard into equal parts, as far as it has that many bytes."""
+        job = self._open[action.job]
+        stage = job.stages[action.stage]
+        size, parts = stage.sizes[action.shard], action.parts
+        cuts = [size * part // parts for part in range(parts + 1)]
+        sizes = [high - low for low, high in itertools.pairwise(cuts)] if size >= parts else []
+        if sizes:
+            stage.split(action.shard, sizes)
+            self._observer.split(job, action.stage, action.shard, parts, self.world.now_ns)
+        self._todo.append(ShardSplit(action.job, action.stage, action.shard, sizes))
+
+    def _end_job(self, action: JobEnded) -> None:
+        job = self._open.pop(action.job)
+        job.end, job.end_ns = action, self.world.now_ns
+        self._orphaned[action.job] = job
+        self._observer.ended(job, self.world.now_ns)
+
+    def _wait_until(self, action: WaitUntil) -> None:
+        self._wake_ns = action.time_ns
+
+    def _place(self, attempt: AttemptId) -> tuple[JobState, StageState]:
+        """Return the job and the stage of an attempt, which may be of an earlier coordinator."""
+        job = self._open.get(attempt.job) or self._orphaned[attempt.job]
+        return job, job.stages[attempt.stage]
+
+
+def _not_of(faults: Iterable[Fault], *layers: Layer) -> list[Fault]:
+    """Return the faults that are the world's."""
+    return [fault for fault in faults if fault.about.layer not in layers]
+
+
+def _steps(faults: Iterable[ArmedFault]) -> list[tuple[int, Callable[[Simulation], None]]]:
+    """Return what is done to the coordinator, and when."""
+    steps: list[tuple[int, Callable[[Simulation], None]]] = []
+    for fault, begin, end in faults:
+        if fault.kind is FaultKind.COORDINATOR:
+            takeover = end if fault.lasts else begin + int(LEASE * _NS)
+            steps += [(begin, Simulation.kill), (takeover, Simulation.take_over)]
+        elif fault.kind is FaultKind.STALLED_CONTROL:
+            steps.append((begin, Simulation.stall))
+            if fault.lasts:
+                steps.append((end, Simulation.go_on))
+    return steps
