@@ -136,7 +136,7 @@ def _completeness(moment: Moment) -> Iterator[tuple[Labels, Figure]]:
 def _stragglers(moment: Moment) -> Iterator[tuple[Labels, Figure]]:
     for rank, found in enumerate(moment.view.live.stragglers[: moment.view.worst_k], 1):
         running = found.attempt
-        yield (*running.key, running.job.job_id, str(running.shard), str(rank)), found.elapsed
+        yield (*running.key, running.job.job_id, str(running.shard), str(rank), str(found.cause)), found.elapsed
 
 
 def _clusters(view: View) -> Iterator[str]:
