@@ -112,6 +112,7 @@ class SelfPanel(IntEnum):
     COMPLETENESS = 101
     LAG = 102
     SET_ASIDE = 103
+    PREDICTIONS = 104
     INGEST_ROW = 200
     RECORDS = 201
     FOLD = 202

@@ -39,6 +39,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "sidecar": Command("Follow journals and serve indicators, or ship them.", "mppobs.cli.sidecar:sidecar", "sidecar"),
     "slo": Command("Check service level objectives before they are promised.", "mppobs.cli.slo:app", "render"),
     "generate": Command("Write rules, alerts and routing for a set of SLOs.", "mppobs.cli.generate:generate", "render"),
+    "dashboards": Command("Build, check and draw dashboards for Grafana.", "mppobs.cli.dashboards:app", "render"),
     "journal": Command("Read a worker's journal by hand.", "mppobs.cli.journal:app"),
 }  # fmt: skip
 """Every command but `version`, in the order of the help text."""
