@@ -56,14 +56,14 @@ class Head:
     The lock is taken before the head comes into view, so nobody takes a newborn journal for a dead one.
     """
 
-    def __init__(self, directory: Path, uuid: int, created_ns: int) -> None:
+    def __init__(self, directory: Path, uuid: int, created_ns: int, pid: int) -> None:
         name = f"{uuid:032x}"
         lock = directory / fmt.lock_name(name)
         self._lock = os.open(lock, _OPEN_FLAGS | os.O_CREAT | os.O_EXCL, 0o660)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             start = fmt.RECORD.pack(
-                fmt.HEAD_MAGIC, fmt.VERSION, uuid >> 64, uuid & (1 << 64) - 1, created_ns, os.getpid(), 0, 0, 0, 0, 0, 0
+                fmt.HEAD_MAGIC, fmt.VERSION, uuid >> 64, uuid & (1 << 64) - 1, created_ns, pid, 0, 0, 0, 0, 0, 0
             )
             path = directory / fmt.head_name(name)
             size = fmt.HEAD_BYTES + fmt.SLOT_PAGE_BYTES

@@ -72,7 +72,12 @@ class JournalWriter:
         *,
         clock: Clock | None = None,
         budget_bytes: int = DEFAULT_BUDGET_BYTES,
+        identity: str = "",
     ) -> None:
+        """
+        Open a journal. `identity`, 32 hexadecimal digits, is for simulations: with the clock it makes equal bytes of
+        equal records, and the head names no process but `info.pid`. By chance otherwise.
+        """
         self._clock: Clock = clock or SystemClock()
         self._turns = Turns()
         self._contexts = ContextTable()
@@ -94,17 +99,17 @@ class JournalWriter:
         """Where full segments go for a reader in this process; `None` where there is none."""
         self.write: Callable[[bytes], int] = refuse
         """Appends records that name no text. Raises `ValueError` where they do not fit: see `overflow`."""
-        self.journal = os.urandom(16).hex()
+        self.journal = identity or os.urandom(16).hex()
         """The journal's identity, as in the names of its files."""
-        self._open(budget_bytes)
+        self._open(budget_bytes, info.pid if identity else os.getpid())
 
-    def _open(self, budget_bytes: int) -> None:
+    def _open(self, budget_bytes: int, pid: int) -> None:
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             require_local(self.directory)
             uuid = int(self.journal, 16)
             self._chain = SegmentChain(self.directory, uuid, budget_bytes)
-            self._head = Head(self.directory, uuid, self._clock.time_ns())
+            self._head = Head(self.directory, uuid, self._clock.time_ns(), pid)
         except OSError as error:
             raise ConfigError(f"{self.directory} cannot hold a journal: {error}") from error
         self.free_slots = self._head.slots.free
