@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 import pickle
-from collections.abc import Callable, Iterator, Mapping
+import resource
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic_ns
@@ -17,9 +18,12 @@ from typing import Any, Final, NamedTuple
 import pyarrow as pa
 
 from mppobs.errors import ConfigError
-from mppobs.executor.files import JobFiles
+from mppobs.executor.exchange import ExchangeError, Output
+from mppobs.executor.faults import ArmedFault
+from mppobs.executor.files import open_files
 from mppobs.executor.plan import resolve
-from mppobs.executor.shuffle import Output, read_everything, read_output, read_partition, write_exchange
+from mppobs.executor.sabotage import run_sabotaged
+from mppobs.executor.shuffle import write_table
 from mppobs.executor.task import MAX_VALUE_BYTES, TaskError, TaskInput, Throttled
 from mppobs.instrument.attempt import Attempt
 from mppobs.instrument.outcomes import SUCCESS, Ending, ending_of
@@ -29,13 +33,26 @@ _MESSAGE_CHARS: Final = 500
 _PERMANENT: Final = (TaskError, ConfigError)
 
 
+class Portion(NamedTuple):
+    """A part of what a split shard would have read: of its sources, counted from 0, each `of`-th from `number` on."""
+
+    number: int
+    of: int
+
+
+WHOLE: Final = Portion(0, 1)
+
+
 class Input(NamedTuple):
     """An earlier stage whose output is read."""
 
     stage: int
-    shards: int
+    sources: Sequence[int]
+    """The positions of the shards whose output counts, in their order."""
     whole: bool
     """Whether each shard reads everything, and not its own partition."""
+    divided: bool = False
+    """Whether the parts of a split shard share its sources out among them; else each reads all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +60,8 @@ class StageOrder:
     """What all attempts of a stage share. A worker gets it once."""
 
     job_id: str
-    root: Path
-    """The job's directory of exchanged data."""
+    root: str | Path
+    """The job's directory of exchanged data, or its URL."""
     index: int
     name: str
     task: str
@@ -58,6 +75,10 @@ class StageOrder:
     compression: str
     context: Mapping[str, str]
     """The job, as `mppobs.inject` gave it."""
+    faults: tuple[ArmedFault, ...] = ()
+    """What is done to the stage's attempts on purpose."""
+    fence: int = 0
+    """Which of the job's coordinators gave this order, from 1: attempts of two never write in the same place."""
 
 
 class AttemptOrder(NamedTuple):
@@ -71,6 +92,12 @@ class AttemptOrder(NamedTuple):
     """The shard's own, on top of the stage's."""
     assigned_ns: int
     """When the coordinator gave it to this worker: wall time."""
+    partition: int = -1
+    """Of what it reads, where that is not its own position: it is a part of a shard that was split."""
+    portion: Portion = WHOLE
+    """What it reads of that."""
+    speculative: bool = False
+    """Whether another attempt at the shard ran when this one was given out."""
 
 
 class Report(NamedTuple):
@@ -90,6 +117,10 @@ class Report(NamedTuple):
     """What the task returned, pickled, where it was no table."""
     bytes_read: int = 0
     """From exchanges."""
+    lost: tuple[int, int] | None = None
+    """Stage and position of the shard whose output could not be read, where that was it."""
+    peak_memory_bytes: int = 0
+    """The most that the worker has ever held; 0 where unknown."""
 
 
 class StoppedError(BaseException):
@@ -107,23 +138,31 @@ class StoppedError(BaseException):
 class _Work:
     """What an attempt has read so far."""
 
-    __slots__ = ("attempt", "bytes_read", "files", "order", "stage")
+    __slots__ = ("attempt", "bytes_read", "files", "lost", "order", "stage")
 
     def __init__(self, stage: StageOrder, order: AttemptOrder, attempt: Attempt) -> None:
         self.stage = stage
         self.order = order
         self.attempt = attempt
-        self.files = JobFiles(stage.root)
+        self.files = open_files(stage.root, stage.fence)
         self.bytes_read = 0
+        self.lost: tuple[int, int] | None = None
 
     def read(self, name: str) -> Iterator[pa.Table]:
         """Yield what the shards of an earlier stage wrote for this one, counting it."""
         source = self.stage.inputs.get(name)
         if source is None:
             raise TaskError(f"stage {self.stage.name!r} does not read {name!r}, but {sorted(self.stage.inputs)}")
-        for shard in range(source.shards):
-            path = self.files.data(source.stage, shard)
-            table, size = read_everything(path) if source.whole else read_partition(path, self.order.shard)
+        order = self.order
+        partition = order.shard if order.partition < 0 else order.partition
+        sources = source.sources[order.portion.number :: order.portion.of] if source.divided else source.sources
+        for shard in sources:
+            try:
+                with self.files.opened(source.stage, shard) as reader:
+                    table, size = reader.everything() if source.whole else reader.partition(partition)
+            except ExchangeError:
+                self.lost = (source.stage, shard)
+                raise
             self.bytes_read += size
             self.attempt.add(rows=table.num_rows, shuffle_read=size)
             yield table
@@ -134,30 +173,38 @@ class _Work:
         arguments = {**stage.arguments, **order.arguments} if order.arguments else stage.arguments
         return TaskInput(stage.job_id, stage.name, order.name, order.number, arguments, self.read)
 
+    def call(self) -> Any:
+        """Call the task, under the faults that there are, and return what it returns."""
+        stage, function, given = self.stage, _function(self.stage.task), self.task_input()
+        if stage.faults:
+            return run_sabotaged(function, given, stage.faults, self.order.shard, self.attempt)
+        return function(given)
+
     def write(self, table: pa.Table) -> Output:
         """Write the attempt's output beside its place."""
         stage, order = self.stage, self.order
         if stage.combiner:
             table = _function(stage.combiner)(table)
-        path = self.files.begin(stage.index, order.shard, order.number)
-        return write_exchange(
-            path,
-            table,
-            stage.partition_by,
-            stage.partitions,
-            attempt=order.number,
-            compression=stage.compression,
-        )
+        with self.files.create(stage.index, order.shard, order.number) as file:
+            return write_table(
+                file,
+                table,
+                stage.partition_by,
+                stage.partitions,
+                attempt=order.number,
+                compression=stage.compression,
+            )
 
     def commit(self, output: Output) -> Output:
         """Put the output in its place; return what is there then, which may be another attempt's."""
         stage, order = self.stage, self.order
-        if self.files.commit(stage.index, order.shard, order.number):
+        winner = self.files.commit(stage.index, order.shard, order.number)
+        if winner is None:
             if stage.exchanged:
                 self.attempt.add(shuffle_written=output.size)
             return output
         self.files.discard(stage.index, order.shard, order.number)
-        return read_output(self.files.data(stage.index, order.shard))
+        return winner
 
 
 def run_attempt(stage: StageOrder, order: AttemptOrder, attempt: Attempt, allow_stop: Callable[[bool], None]) -> Report:
@@ -175,7 +222,10 @@ def run_attempt(stage: StageOrder, order: AttemptOrder, attempt: Attempt, allow_
     try:
         try:
             allow_stop(True)
-            result = _function(stage.task)(work.task_input())
+            function, given = _function(stage.task), work.task_input()
+            result = (
+                run_sabotaged(function, given, stage.faults, order.shard, attempt) if stage.faults else function(given)
+            )
             if isinstance(result, pa.Table):
                 output = work.write(result)
             else:
@@ -185,8 +235,9 @@ def run_attempt(stage: StageOrder, order: AttemptOrder, attempt: Attempt, allow_
         if output is not None:
             output = work.commit(output)
     except BaseException as error:  # also SystemExit: a task may not end its worker
-        JobFiles(stage.root).discard(stage.index, order.shard, order.number)
-        return _failed(error, attempt, monotonic_ns() - began, work.bytes_read)
+        work.files.discard(stage.index, order.shard, order.number)
+        report = _failed(error, attempt, monotonic_ns() - began)
+        return report._replace(bytes_read=work.bytes_read, lost=work.lost, peak_memory_bytes=_peak_memory())
     ending = SUCCESS
     if output is not None and output.attempt != order.number:
         attempt.superseded()
@@ -198,6 +249,7 @@ def run_attempt(stage: StageOrder, order: AttemptOrder, attempt: Attempt, allow_
         output=output,
         value=value,
         bytes_read=work.bytes_read,
+        peak_memory_bytes=_peak_memory(),
     )
 
 
@@ -230,7 +282,12 @@ def _value(stage: StageOrder, result: object) -> bytes:
     return data
 
 
-def _failed(error: BaseException, attempt: Attempt, duration_ns: int, bytes_read: int) -> Report:
+def _peak_memory() -> int:
+    """Return the most memory that this process has held, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _failed(error: BaseException, attempt: Attempt, duration_ns: int) -> Report:
     """Return the report of an attempt that this error ended, and have it recorded so."""
     stopped = isinstance(error, StoppedError)
     ending = _STOPPED[error.outcome] if isinstance(error, StoppedError) else ending_of(error)
@@ -249,7 +306,6 @@ def _failed(error: BaseException, attempt: Attempt, duration_ns: int, bytes_read
         permanent=isinstance(error, _PERMANENT),
         throttled=throttled,
         retry_after_ns=int(error.retry_after * 1e9) if isinstance(error, Throttled) else 0,
-        bytes_read=bytes_read,
     )
 
 

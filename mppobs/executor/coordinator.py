@@ -1,164 +1,260 @@
 """
 One job from the coordinator's side: what its attempts are told, what they left, and what is said of it.
 
-It does no scheduling and talks to no worker: the driver calls it where the scheduler has decided something.
+It does no scheduling and talks to no worker: the loop calls it where the scheduler has decided something. Numbers of
+attempts are the scheduler's, but in what workers, files and records see those of earlier coordinators come first.
 """
 
 from __future__ import annotations
 
-import pickle
-import time
 from array import array
 from collections import Counter
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Final
 
-import pyarrow as pa
-
-import mppobs
+from mppobs.clock import Clock
 from mppobs.executor.attempt import AttemptOrder, Input, Report, StageOrder
-from mppobs.executor.events import AttemptId, JobEnded, JobSubmitted, StageSpec
-from mppobs.executor.files import JobFiles
-from mppobs.executor.plan import Plan, Stage
-from mppobs.executor.result import JobResult, Progress, ShardFailure, StageProgress
-from mppobs.executor.shuffle import read_everything
-from mppobs.instrument.recorder import RECORDER
-from mppobs.model import AttemptOutcome, DispatchRecord, JobOutcome, Reason, Shard, ShardOutcome
+from mppobs.executor.decisions import (
+    Committed,
+    Decision,
+    DecisionLog,
+    Dispatched,
+    GaveUp,
+    Lost,
+    Opened,
+    Recovered,
+    Replaced,
+    Started,
+)
+from mppobs.executor.events import AttemptId, JobEnded, JobSubmitted, ShardSplit, Split, StageSpec
+from mppobs.executor.exchange import ExchangeError, Output
+from mppobs.executor.faults import ArmedFault
+from mppobs.executor.files import open_files
+from mppobs.executor.plan import Plan, resolve
+from mppobs.executor.policies import retry_budget
+from mppobs.executor.records import JobRecords
+from mppobs.executor.result import Progress, ShardFailure, StageProgress
+from mppobs.executor.stages import Part, StageRun, cut
+from mppobs.model import AttemptOutcome, JobOutcome, Reason, ShardOutcome, Tier
 
 _MOST_FAILURES: Final = 100
 
 
-class StageRun:
-    """What a running job keeps of one stage."""
-
-    def __init__(self, plan: Plan, index: int) -> None:
-        self.stage: Stage = plan.stages[index]
-        self.shards = plan.shard_count(self.stage.name)
-        self.read_by_later = any(self.stage.name in later.reads for later in plan.stages)
-        self.first_starts = array("Q", bytes(8 * self.shards))
-        """When the first attempt of each shard began; 0 while none has."""
-        self.input_sizes = array("Q", bytes(8 * self.shards))
-        self.partition_sizes = array("Q", bytes(8 * self.stage.partitions))
-        """Bytes that committed shards have put into each partition."""
-        self.done = self.failed = self.running = 0
-        self.attempts = self.retries = self.read = self.written = self.rows = 0
-        for position, part in enumerate(self.stage.shards or ()):
-            self.input_sizes[position] = part.input_bytes
-
-    def name(self, shard: int) -> Shard:
-        """Return the identifier of the shard at a position."""
-        return self.stage.shards[shard].shard if self.stage.shards is not None else shard
-
-    def progress(self) -> StageProgress:
-        """Return how far it has come."""
-        return StageProgress(
-            stage=self.stage.name,
-            planned=self.shards,
-            done=self.done,
-            running=self.running,
-            failed=self.failed,
-            attempts=self.attempts,
-            retries=self.retries,
-            shuffle_read=self.read,
-            shuffle_written=self.written,
-            rows=self.rows,
-        )
-
-
 class JobRun:
-    """A job that runs. Made when it is submitted, read for its result when it has ended."""
+    """A job that runs. Made when it is submitted or taken over, read for its result when it has ended."""
 
-    def __init__(self, key: str, plan: Plan, files: JobFiles, handle: mppobs.RunHandle) -> None:
-        """Take in a job; `key` is its name in the scheduler, `handle` its records' way into the journal."""
+    def __init__(
+        self,
+        key: str,
+        plan: Plan,
+        records: JobRecords,
+        clock: Clock,
+        *,
+        root: str = "",
+        fence: int = 1,
+        log: DecisionLog | None = None,
+        faults: Sequence[ArmedFault] = (),
+    ) -> None:
+        """
+        Take in a job; `key` is its name in the scheduler, `root` where its exchanged data is.
+
+        Decisions go to `log`, where somebody may want to go on with the job after this coordinator.
+        """
         self.key = key
         self.plan = plan
-        self.handle = handle
-        self.began = time.monotonic()
+        self.records = records
+        self.began_ns = clock.monotonic_ns()
         self.end: JobEnded | None = None
         """Set once, when the scheduler says so."""
+        self.wall = 0.0
+        """Seconds from its submission to its end."""
         self.stages = [StageRun(plan, index) for index in range(len(plan.stages))]
         self.outcomes: Counter[AttemptOutcome] = Counter()
         self.failures: list[ShardFailure] = []
-        self._files = files
-        context = mppobs.inject()
-        self._orders = [self._order(stage, context) for stage in self.stages]
-        self._values: dict[int, bytes] = {}
+        self.values: dict[int, bytes] = {}
+        """What the shards of the last stage returned, pickled, by position; tables are not in it."""
+        self.root = root
+        self._clock = clock
+        self._fence = fence
+        self._log = log
+        self._faults = tuple(faults)
+        self._orders: dict[int, StageOrder] = {}
         self._reports: dict[tuple[int, int], Report] = {}
+        self._speculative: set[AttemptId] = set()
+        self._decided: set[tuple[int, int]] = set()
+        """Shards that were decided and are to run again: no second record says so."""
+        self._done: dict[int, list[int]] = {}
+        self._first_numbers: dict[tuple[int, int], int] = {}
+        self._retries_left: int | None = None
+
+    # The job
 
     def submission(self) -> JobSubmitted:
         """Return the event that submits the job to the scheduler."""
         plan = self.plan
         specs = tuple(
-            StageSpec(run.shards, tuple(plan.index(need) for need in run.stage.needs), run.stage.limits)
+            StageSpec(
+                run.shards,
+                tuple(plan.index(need) for need in run.stage.needs),
+                run.stage.limits,
+                run.stage.splittable,
+                run.stage.memory_bytes,
+                run.stage.priority,
+                run.stage.cap,
+            )
             for run in self.stages
         )
-        return JobSubmitted(self.key, specs, plan.on_failure, plan.retry_share, plan.retry_floor)
+        left = self._retries_left
+        return JobSubmitted(
+            self.key,
+            specs,
+            plan.on_failure,
+            plan.retry_share if left is None else 0.0,
+            plan.retry_floor if left is None else left,
+            tenant=self.records.context.tenant,
+            tier=plan.tier or Tier.STANDARD,
+            deadline_ns=self.began_ns + int(plan.deadline * 1e9) if plan.deadline else 0,
+            committed=self._done,
+            cap=plan.cap,
+        )
 
     def announce(self) -> None:
         """Record the plan of every stage. What an exchange will hold is added when it is known."""
         for run in self.stages:
-            self.handle.plan(run.stage.name, run.shards, input_bytes=sum(run.input_sizes))
+            self.records.plan(run.stage.name, run.shards, sum(run.input_sizes))
+        self.records.checkpoint()  # the plan is safe; from here on the lag says how much work is at stake
 
-    def open(self, index: int) -> array[int]:
-        """Return the input sizes of a stage's shards, now that everything it reads is there."""
+    def open(self, index: int) -> tuple[array[int], Sequence[str | None]]:
+        """Return input sizes and preferred nodes of a stage's shards, now that everything it reads is there."""
         run = self.stages[index]
-        for name in run.stage.reads:
-            source = self.stages[self.plan.index(name)].partition_sizes
-            whole = sum(source)
-            for shard in range(run.shards):
-                run.input_sizes[shard] += whole if run.stage.shards is not None else source[shard]
-        if run.stage.reads:
-            self.handle.plan(run.stage.name, 0, input_bytes=sum(run.input_sizes))
-        return run.input_sizes
+        self._orders.pop(index, None)
+        reads = run.stage.reads
+        if not run.opened:
+            run.opened = True
+            self._decide(Opened(index))
+            for name in reads:
+                self._add_input(run, self.stages[self.plan.index(name)].partition_sizes)
+            if reads:
+                self.records.plan(run.stage.name, 0, sum(run.input_sizes))
+        shards = run.stage.shards or ()
+        nodes = [part.node or None for part in shards] if any(part.node for part in shards) else ()
+        return run.input_sizes, nodes
 
-    def order(self, attempt: AttemptId, assigned_ns: int) -> tuple[StageOrder, AttemptOrder]:
-        """Return what a worker needs for an attempt."""
-        stage = self.stages[attempt.stage].stage
-        if stage.shards is None:
-            name: Shard = attempt.shard
-            arguments = None
-        else:
-            part = stage.shards[attempt.shard]
-            name, arguments = part.shard, part.arguments
-        return self._orders[attempt.stage], AttemptOrder(attempt.shard, name, attempt.number, arguments, assigned_ns)
+    def _add_input(self, run: StageRun, sizes: Sequence[int]) -> None:
+        whole = sum(sizes)
+        for shard in range(run.shards):
+            part = run.parts.get(shard)
+            if run.stage.shards is not None:
+                run.input_sizes[shard] += whole
+            elif part is None:
+                run.input_sizes[shard] += sizes[shard]
+            else:
+                run.input_sizes[shard] += sizes[part.partition] // part.portion.of
+
+    def split(self, action: Split) -> ShardSplit:
+        """Replace a shard by smaller ones, if that can be done, and return what the scheduler is to know of it."""
+        run = self.stages[action.stage]
+        parts = self._cut(run, action.shard, action.parts)
+        if not parts:
+            return ShardSplit(self.key, action.stage, action.shard)
+        self._decide(Replaced(action.stage, action.shard, tuple(parts)))
+        self.records.split(run.stage.name, run.name(action.shard), len(parts))
+        run.split(action.shard, parts)
+        return ShardSplit(self.key, action.stage, action.shard, [part.size for part in parts])
+
+    def _cut(self, run: StageRun, shard: int, parts: int) -> list[Part]:
+        """Return what may replace a shard; nothing where it cannot be cut."""
+        if run.stage.split:
+            given = {**run.stage.arguments, **(run.arguments(shard) or {})}
+            try:
+                pieces = [dict(piece) for piece in resolve(run.stage.split)(given, parts)]
+            except Exception as error:  # the plan's own code: the shard runs whole, and the result says why
+                self._note(run, shard, f"{run.stage.split} failed: {error!r}")
+                return []
+            return cut(run, shard, len(pieces), pieces) if len(pieces) > 1 else []
+        old = run.parts.get(shard)
+        sources = len(self._divided(run).positions()) // (1 if old is None else old.portion.of)
+        return cut(run, shard, min(parts, sources), None) if min(parts, sources) > 1 else []
+
+    def _divided(self, run: StageRun) -> StageRun:
+        """Return the stage whose output the parts of a split shard share out among them: the first that it reads."""
+        return self.stages[self.plan.index(run.stage.reads[0])]
+
+    def _note(self, run: StageRun, shard: int, message: str) -> None:
+        if len(self.failures) < _MOST_FAILURES:
+            self.failures.append(ShardFailure(run.stage.name, run.name(shard), 0, Reason.EXCEPTION, "", message))
+
+    # Attempts
+
+    def order(self, attempt: AttemptId, speculative: bool) -> tuple[StageOrder, AttemptOrder]:
+        """Return what a worker needs for an attempt that it is given now."""
+        index, shard = attempt.stage, attempt.shard
+        stage = self._orders.get(index) or self._order(index)
+        run = self.stages[index]
+        number = self.number(attempt)
+        if speculative:
+            self._speculative.add(attempt)
+        if self._log is not None:
+            self._log.add(Dispatched(index, shard, number, speculative))
+        assigned_ns = self._clock.time_ns()
+        part = run.parts.get(shard)
+        if part is None and run.stage.shards is None:
+            return stage, AttemptOrder(shard, shard, number, None, assigned_ns, speculative=speculative)
+        name, arguments = run.name(shard), run.arguments(shard)
+        order = AttemptOrder(shard, name, number, arguments, assigned_ns, speculative=speculative)
+        return stage, order if part is None else order._replace(partition=part.partition, portion=part.portion)
 
     def started(self, attempt: AttemptId, worker: str, start_ns: int) -> None:
         """Take in that a worker has begun an attempt."""
-        run = self.stages[attempt.stage]
+        run, shard = self.stages[attempt.stage], attempt.shard
+        number, speculative = self.number(attempt), attempt in self._speculative
         run.running += 1
         run.attempts += 1
-        run.retries += attempt.number > 0
-        if run.first_starts[attempt.shard] == 0:
-            run.first_starts[attempt.shard] = start_ns
-        journal = RECORDER.journal()
-        if journal is not None:
-            # Not by the handle, which would make a carrier for the attempt as well: the worker has the job's.
-            key = journal.name_shard(run.name(attempt.shard))
-            context = self.handle.context_id(run.stage.name)
-            size = run.input_sizes[attempt.shard]
-            journal.append(DispatchRecord(context, key, attempt.number, time.time_ns(), False, worker, size))
+        run.speculative += speculative
+        run.retries += number > 0 and not speculative
+        if run.first_starts[shard] == 0:
+            run.first_starts[shard] = start_ns
+            if self._log is not None:
+                self._log.add(Started(attempt.stage, shard, start_ns))
+        name, size = run.name(shard), run.input_sizes[shard]
+        self.records.dispatch(run.stage.name, name, number, worker, speculative=speculative, input_bytes=size)
 
     def ended(self, attempt: AttemptId, report: Report) -> None:
         """Take in how an attempt ended."""
         self.stages[attempt.stage].running -= 1
         self.outcomes[report.outcome] += 1
+        self._speculative.discard(attempt)
         self._reports[attempt[1:3]] = report
+
+    def winner(self, attempt: AttemptId, output: Output) -> int:
+        """Return the scheduler's number for the attempt whose output is in place; below 0 for an earlier life's."""
+        return output.attempt - self._first_numbers.get(attempt[1:3], 0)
+
+    def number(self, attempt: AttemptId) -> int:
+        """Return the number of an attempt as all the world but the scheduler sees it."""
+        return attempt.number + self._first_numbers.get(attempt[1:3], 0) if self._first_numbers else attempt.number
 
     def committed(self, attempt: AttemptId) -> None:
         """Take in that a shard is decided for an attempt, and count what it left."""
-        run = self.stages[attempt.stage]
-        report = self._reports.pop(attempt[1:3])
-        size = rows = 0
-        if report.output is not None:
-            size, rows = report.output.size, report.output.rows
-            for partition, part in enumerate(report.output.sizes):
-                run.partition_sizes[partition] += part
-        elif attempt.stage == len(self.stages) - 1:
-            self._values[attempt.shard] = report.value
-        run.done += 1
-        run.rows += rows
-        run.read += report.bytes_read
-        run.written += size if run.read_by_later else 0
-        self._decide(run, attempt, ShardOutcome.COMMITTED, output_bytes=size, output_rows=rows)
+        index, shard, number = attempt.stage, attempt.shard, self.number(attempt)
+        run = self.stages[index]
+        report = self._reports.pop((index, shard))
+        output = report.output
+        is_value = output is None and index == len(self.stages) - 1
+        if is_value:
+            self.values[shard] = report.value
+        run.committed(shard, output, report.bytes_read)
+        if (index, shard) in self._decided:
+            self._decided.remove((index, shard))
+        else:
+            size, rows = (0, 0) if output is None else (output.size, output.rows)
+            self.records.commit(
+                run.stage.name, run.name(shard), number, ShardOutcome.COMMITTED,
+                first_start_ns=run.first_starts[shard], output_bytes=size, output_rows=rows,
+            )  # fmt: skip
+        if self._log is not None:
+            value = report.value if output is None else None
+            self._log.add(Committed(index, shard, number, value, report.bytes_read))
 
     def gave_up(self, attempt: AttemptId, reason: Reason) -> None:
         """Take in that a shard is given up."""
@@ -166,70 +262,142 @@ class JobRun:
         # None where its workers died without a word.
         report = self._reports.pop(attempt[1:3], Report(AttemptOutcome.ERROR, reason))
         run.failed += 1
+        name, number = run.name(attempt.shard), self.number(attempt)
+        failure = ShardFailure(run.stage.name, name, number + 1, reason, report.error_type, report.message)
         if len(self.failures) < _MOST_FAILURES:
-            name, tries = run.name(attempt.shard), attempt.number + 1
-            self.failures.append(ShardFailure(run.stage.name, name, tries, reason, report.error_type, report.message))
-        self._decide(run, attempt, ShardOutcome.FAILED, reason=reason, error_type=report.error_type)
+            self.failures.append(failure)
+        self._decide(GaveUp(attempt.stage, attempt.shard, failure))
+        first_start_ns = run.first_starts[attempt.shard]
+        self.records.commit(
+            run.stage.name, name, number, ShardOutcome.FAILED,
+            first_start_ns=first_start_ns, reason=reason, error_type=report.error_type,
+        )  # fmt: skip
+
+    def lost(self, stage: int, shard: int) -> bool:
+        """Take in that a committed shard's output cannot be read; return whether that is news."""
+        run = self.stages[stage]
+        if (stage, shard) in self._decided or shard in run.replaced or self._is_intact(stage, shard):
+            return False
+        if self.root:
+            open_files(self.root).drop(stage, shard)
+        self._decided.add((stage, shard))
+        run.lost(shard)
+        self._decide(Lost(stage, shard))
+        return True
+
+    def _is_intact(self, stage: int, shard: int) -> bool:
+        """Return whether output can be read after all: it was computed again while somebody still read the old one."""
+        if not self.root:
+            return False
+        try:
+            with open_files(self.root).opened(stage, shard) as reader:
+                reader.everything()
+        except ExchangeError:
+            return False
+        return True
+
+    # The end
 
     def progress(self, workers: int) -> Progress:
         """Return how far it has come."""
-        return Progress(self.handle.job_id, self.plan.pipeline, self._elapsed(), self._stages(), workers)
+        return Progress(self.records.context.job_id, self.plan.pipeline, self.elapsed(), self.stage_progress(), workers)
 
-    def result(self, outcome: JobOutcome, reason: Reason) -> JobResult:
-        """Return the result of the job that has ended. Raises `ExchangeError` where the answer cannot be read."""
-        wall = self._elapsed()
-        return JobResult(
-            job_id=self.handle.job_id,
-            pipeline=self.plan.pipeline,
-            outcome=outcome,
-            reason=reason,
-            answer=self._answer() if outcome is JobOutcome.SUCCESS else None,
-            stages=self._stages(),
-            attempts=dict(self.outcomes),
-            failures=tuple(self.failures),
-            wall=wall,
-        )
-
-    def _decide(
-        self,
-        run: StageRun,
-        attempt: AttemptId,
-        outcome: ShardOutcome,
-        *,
-        reason: Reason = Reason.NONE,
-        error_type: str = "",
-        output_bytes: int = 0,
-        output_rows: int = 0,
-    ) -> None:
-        """Record that a shard is decided."""
-        self.handle.commit(
-            run.stage.name,
-            run.name(attempt.shard),
-            attempt.number,
-            outcome=outcome,
-            first_start_ns=run.first_starts[attempt.shard],
-            reason=reason,
-            error_type=error_type,
-            output_bytes=output_bytes,
-            output_rows=output_rows,
-        )
-
-    def _elapsed(self) -> float:
-        return time.monotonic() - self.began
-
-    def _stages(self) -> tuple[StageProgress, ...]:
+    def stage_progress(self) -> tuple[StageProgress, ...]:
+        """Return how far each stage has come."""
         return tuple(run.progress() for run in self.stages)
 
-    def _order(self, run: StageRun, context: dict[str, str]) -> StageOrder:
-        plan, stage = self.plan, run.stage
-        inputs = {
-            name: Input(plan.index(name), plan.shard_count(name), whole=stage.shards is not None)
-            for name in stage.reads
-        }
-        return StageOrder(
-            job_id=self.handle.job_id,
-            root=self._files.root,
-            index=plan.index(stage.name),
+    def elapsed(self) -> float:
+        """Return the seconds since it was submitted, to this coordinator or to the first one."""
+        return (self._clock.monotonic_ns() - self.began_ns) / 1e9
+
+    def finish(self, end: JobEnded) -> None:
+        """Take in that it has ended, and record it."""
+        self.records.end(end.outcome, end.reason)
+        self.wall = self.elapsed()
+        self.flush()
+        self.end = end
+
+    def abandon(self) -> None:
+        """Record and decide nothing more: another coordinator has the job."""
+        self.records.mute()
+        self.close()
+
+    def flush(self) -> None:
+        """Write down what was decided. Raises `OSError`."""
+        if self._log is not None:
+            self._log.flush()
+
+    def close(self) -> None:
+        """Let go of the file of decisions."""
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+    def _decide(self, decision: Decision) -> None:
+        if self._log is not None:
+            self._log.add(decision)
+
+    # A job taken over
+
+    def restore(self, old: Recovered, in_place: Mapping[int, Mapping[int, Output]]) -> None:
+        """
+        Go on where an earlier coordinator died: take in what it decided, and the output that is `in_place` by stage.
+
+        What was put in place without its hearing of it is committed now.
+        """
+        self.failures = old.failures[:_MOST_FAILURES]
+        self.began_ns -= max(self._clock.time_ns() - old.begun.submitted_ns, 0)
+        planned = sum(run.shards for run in self.stages)
+        budget = retry_budget(planned, self.plan.retry_share, self.plan.retry_floor)
+        self._retries_left = max(budget - old.retries, 0)
+        for run in self.stages:
+            known, outputs = old.stage(run.index), in_place.get(run.index, {})
+            for _, shard, parts in known.replaced:
+                run.split(shard, parts)
+            run.opened = known.opened
+            for shard, start_ns in known.first_starts.items():
+                run.first_starts[shard] = start_ns
+            for shard, number in known.next_numbers.items():
+                self._first_numbers[run.index, shard] = number
+            self._done[run.index] = list(run.replaced)
+            for shard in run.positions():
+                self._recommit(run, shard, known.committed.get(shard), outputs.get(shard))
+        for run in self.stages:
+            for name in run.stage.reads if run.opened else ():
+                self._add_input(run, self.stages[self.plan.index(name)].partition_sizes)
+
+    def _recommit(self, run: StageRun, shard: int, known: Committed | None, output: Output | None) -> None:
+        """Take a shard as committed whose output is there: in its place, or in what the earlier coordinator wrote."""
+        if output is None and (known is None or known.value is None):
+            if known is not None:
+                self._decided.add((run.index, shard))  # it was said; its output is gone
+            return
+        if output is None and known is not None and run.index == len(self.stages) - 1:
+            self.values[shard] = known.value or b""
+        run.committed(shard, output, 0 if known is None else known.bytes_read)
+        self._done[run.index].append(shard)
+        if known is None and output is not None:
+            self._decide(Committed(run.index, shard, output.attempt, None, 0))
+            self.records.commit(
+                run.stage.name, run.name(shard), output.attempt, ShardOutcome.COMMITTED,
+                first_start_ns=run.first_starts[shard], output_bytes=output.size, output_rows=output.rows,
+            )  # fmt: skip
+
+    # Orders
+
+    def _order(self, index: int) -> StageOrder:
+        """Return what all attempts of a stage are told, once all that it reads is known."""
+        plan, run = self.plan, self.stages[index]
+        stage = run.stage
+        inputs = {}
+        for name in stage.reads:
+            source = self.stages[plan.index(name)]
+            whole = stage.shards is not None
+            inputs[name] = Input(source.index, source.positions(), whole, not stage.split and name == stage.reads[0])
+        order = self._orders[index] = StageOrder(
+            job_id=self.records.context.job_id,
+            root=self.root,
+            index=index,
             name=stage.name,
             task=stage.task,
             combiner=stage.combiner,
@@ -239,18 +407,22 @@ class JobRun:
             partition_by=stage.partition_by,
             partitions=stage.partitions,
             compression=plan.compression,
-            context=context,
+            context=self.records.carrier,
+            faults=self._faults,
+            fence=self._fence,
         )
+        return order
 
-    def _answer(self) -> Any:
-        """Return what the last stage put out."""
-        last = len(self.stages) - 1
-        parts = [self._part(last, shard) for shard in range(self.stages[last].shards)]
-        return parts if self._values else pa.concat_tables(parts)
 
-    def _part(self, stage: int, shard: int) -> Any:
-        """Return what one shard of the last stage put out."""
-        value = self._values.get(shard)
-        if value is None:
-            return read_everything(self._files.data(stage, shard))[0]
-        return pickle.loads(value) if value else None
+def ended_early(old: Recovered) -> JobEnded | None:
+    """
+    Return how a job ended that was taken over when a shard of it had been given up, else `None`.
+
+    The coordinator that died was about to end it, or to finish what did not depend on that shard: whoever wants the
+    rest submits the job again.
+    """
+    if not old.failures:
+        return None
+    reason = old.failures[0].reason
+    platform = reason not in (Reason.EXCEPTION, Reason.RETRIES_EXHAUSTED, Reason.DEADLINE)
+    return JobEnded("", JobOutcome.ERROR if platform else JobOutcome.FAILURE, reason)

@@ -1,39 +1,49 @@
 """
-The executor, as people call it: plans run on worker processes of this machine, recorded from end to end.
+The executor, as people call it: plans run on the workers of a backend, recorded from end to end.
 """
 
 from __future__ import annotations
 
 import os
 import random
-import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any, Self
+from types import TracebackType
+from typing import Any, Final, Self
 
 import mppobs
+from mppobs.clock import Clock, SystemClock
 from mppobs.errors import ConfigError
+from mppobs.executor.backends.base import Backend
 from mppobs.executor.backends.local import LocalBackend
 from mppobs.executor.coordinator import JobRun
-from mppobs.executor.files import Workspace
+from mppobs.executor.faults import ArmedFault
+from mppobs.executor.handle import JobHandle, LoopThread
 from mppobs.executor.loop import Loop
 from mppobs.executor.plan import Plan, ShardPlan, Stage, path_of
+from mppobs.executor.policies import Policy
 from mppobs.executor.result import JobResult, Progress
 from mppobs.executor.scheduler import Scheduler
-from mppobs.instrument.job import JobScope
+from mppobs.executor.takeover import Jobs, OpenJob
+from mppobs.executor.workspace import LeaseLostError
+from mppobs.instrument.outcomes import ending_of, job_outcome
 from mppobs.instrument.recorder import RECORDER
 from mppobs.instrument.settings import Settings
 from mppobs.model import JobOutcome, Reason
 
+DEFAULT_LEASE_SECONDS: Final = 60.0
+"""How long a job whose coordinator died can be gone on with."""
+_STANDBY_SECONDS: Final = 0.1
+"""How often a standby looks whether somebody has died."""
+
 
 class Executor:
     """
-    A pool of supervised worker processes and the coordinator that gives them work.
+    Workers, and the coordinator that gives them work. Any number of jobs run at a time. Use it as a context manager.
 
-    Workers start with the first job and stay warm until `close`. One job runs at a time. Use it as a context manager.
+    Workers start with the first job and stay warm until `close`. Safe to use from any thread.
     """
 
     def __init__(
@@ -41,68 +51,81 @@ class Executor:
         workers: int = 2,
         directory: str | os.PathLike[str] | None = None,
         *,
+        backend: Backend | None = None,
+        policy: Policy | None = None,
         seed: int = 0,
         journal: str | os.PathLike[str] | None = None,
+        exchange: str = "",
+        lease: float = DEFAULT_LEASE_SECONDS,
+        faults: Sequence[ArmedFault] = (),
+        clock: Clock | None = None,
     ) -> None:
         """
         Set up without starting any process.
 
-        `directory` is for exchanged data (a temporary one by default); what earlier executors left there when they
-        crashed is removed. `journal` is where this process and its workers record: as `mppobs.configure` says where it
-        is not given, and with its effect where it is. `seed` makes the jitter of retries repeatable.
+        `directory` is for exchanged data and for what another coordinator needs to go on (a temporary one by default);
+        what dead executors left there that nobody can go on with is removed. `exchange` is a URL that `fsspec` knows,
+        for data that is to lie elsewhere. `lease` is how many seconds a job outlives its coordinator. `backend` has the
+        workers (by default, `workers` processes of this machine), `policy` says how they are used, `seed` makes the
+        jitter of retries repeatable, `faults` go wrong on purpose. `journal` is where this process and its workers
+        record: as `mppobs.configure` says where it is not given, and with its effect where it is.
+
         Raises `ConfigError` where there is no worker, or a directory cannot be used.
         """
         if workers < 1:
             raise ConfigError(f"an executor needs at least one worker, not {workers}")
         if journal is not None and Path(journal) != RECORDER.settings().directory:
             mppobs.configure(directory=journal)
-        self._workspace = Workspace(directory)
         settings = RECORDER.settings()
-        self._backend = LocalBackend(workers, _recording_of(settings), f"{settings.worker_info().worker}-w")
-        self._one_at_a_time = threading.Lock()
-        self._jobs = 0
+        self._clock = clock or SystemClock()
+        self._jobs = Jobs(directory, exchange, lease, self._clock, faults)
+        name = f"{settings.worker_info().worker}-w"
+        self._backend = backend or LocalBackend(workers, _recording_of(settings), name)
+        scheduler = Scheduler(random.Random(seed), policy or Policy())
+        loop = Loop(scheduler, self._backend, settings.worker_info(), RECORDER.journal, self._clock)
+        loop.on_end = self._on_end
+        loop.on_beat = self._on_beat
+        self._thread = LoopThread(loop, self._on_failure)
+        self._handles: dict[str, JobHandle] = {}
+        self._lock = threading.Lock()
         self._closed = False
-        self._loop = Loop(Scheduler(random.Random(seed)), self._backend, settings.worker_info())
+
+    @property
+    def backend(self) -> Backend:
+        """Return what has the workers."""
+        return self._backend
 
     @property
     def worker_pids(self) -> dict[str, int]:
-        """Return the process IDs of the workers that are up, by name: for whoever wants to watch or kill one."""
-        return self._backend.pids
+        """Return the process IDs of local workers that are up, by name: for whoever wants to watch or kill one."""
+        return self._backend.pids if isinstance(self._backend, LocalBackend) else {}
+
+    def submit(self, plan: Plan) -> JobHandle:
+        """Begin a job and return a handle of it, without waiting. Raises `ConfigError` once the executor is closed."""
+        with self._lock:
+            self._require_open()
+            opened = self._jobs.new(plan)
+            return self._begin(opened, announce=True)
 
     def run(self, plan: Plan, on_progress: Callable[[Progress], None] | None = None) -> JobResult:
         """
         Run a job to its end and return how it ended; a failed job is a result too, see `JobResult.check`.
 
-        `on_progress` is called in the calling thread, some times a second and once at the end. An interrupt of the
-        main thread (Ctrl-C) cancels the job, and comes out as `KeyboardInterrupt` when its attempts have stopped.
-        Raises `WorkersBrokenError` where no worker process can be started, and what `on_progress` raises: the executor
-        is then closed. Raises `ExchangeError` where the answer is gone.
+        `on_progress` is called in the calling thread, some times a second and once at the end; when it raises, the
+        executor is closed. An interrupt of the main thread (Ctrl-C) cancels the job, and comes out as
+        `KeyboardInterrupt` when its attempts have stopped. Raises what `JobHandle.result` raises.
         """
-        with self._one_at_a_time:
-            if self._closed:
-                raise ConfigError("this executor is closed")
-            self._jobs += 1
-            key = f"job-{self._jobs}"
-            files = self._workspace.job(key, len(plan.stages))
-            try:
-                with _signals_held() as interrupted, _open(plan) as handle:
-                    job = JobRun(key, plan, files, handle)
-                    outcome, reason = self._go(job, on_progress, interrupted)
-                    handle.end_as(outcome, reason=reason)
-                    return job.result(outcome, reason)
-            finally:
-                files.remove()
-
-    def _go(
-        self, job: JobRun, on_progress: Callable[[Progress], None] | None, interrupted: threading.Event
-    ) -> tuple[JobOutcome, Reason]:
-        """Run a job to its end, or close the executor."""
+        handle = self.submit(plan)
         try:
-            return self._loop.run(job, on_progress, interrupted)
-        except BaseException:
-            # Whatever it was, a broken callback or broken workers, it left the scheduler in the middle of something.
-            self.close()
+            handle.wait(None, on_progress)
+        except Exception as error:
+            self._shut(error)
             raise
+        except BaseException:
+            handle.cancel()
+            handle.wait()
+            raise
+        return handle.result()
 
     def map(
         self, function: Callable[[Any], Any], items: Iterable[Any], *, chunk: int = 1, pipeline: str = "map"
@@ -125,11 +148,41 @@ class Executor:
         chunks: list[list[Any]] = self.run(Plan(pipeline=pipeline, stages=(stage,))).check().answer
         return [value for values in chunks for value in values]
 
+    def resume(self, job_id: str = "") -> list[JobHandle]:
+        """
+        Go on with jobs of this directory whose coordinator is dead, from their committed shards; do not wait.
+
+        All of them, or the one of that identifier. Raises `ConfigError` once the executor is closed.
+        """
+        with self._lock:
+            self._require_open()
+            return [self._begin(opened, announce=False) for opened in self._jobs.dead(job_id)]
+
+    def stand_by(self, job_id: str = "", timeout: float | None = None) -> JobHandle | None:
+        """
+        Wait with warm workers until a coordinator of this directory dies, and take its job over.
+
+        Of any job, or the one of that identifier. `None` when the jobs that were there have ended without help, or
+        after so many seconds.
+        """
+        self._thread.start()
+        self._thread.loop.post(self._backend.start)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        seen = False
+        while deadline is None or time.monotonic() < deadline:
+            handles = self.resume(job_id)
+            if handles:
+                return handles[0]
+            there = self._jobs.alive(job_id)
+            if seen and not there:
+                return None
+            seen = seen or there
+            time.sleep(_STANDBY_SECONDS)
+        return None
+
     def close(self) -> None:
-        """Stop the workers and remove exchanged data. May be called twice."""
-        self._closed = True
-        self._backend.close()
-        self._workspace.close()
+        """Stop the workers and remove exchanged data. May be called twice. Jobs that still run end as cancelled."""
+        self._shut(None)
 
     def __enter__(self) -> Self:
         """Return the executor itself."""
@@ -139,21 +192,76 @@ class Executor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close the executor."""
-        self.close()
+        self._shut(error)
 
+    # Jobs
 
-def _open(plan: Plan) -> JobScope:
-    """Return the scope in which a plan's job is recorded."""
-    return mppobs.job(
-        pipeline=plan.pipeline,
-        job_id=plan.job_id or None,
-        tenant=plan.tenant or None,
-        owner=plan.owner or None,
-        tier=plan.tier,
-        run_kind=plan.run_kind,
-        deadline=plan.deadline or None,
-        coordinated=True,
-    )
+    def _begin(self, opened: OpenJob, *, announce: bool) -> JobHandle:
+        """Have a job run by the loop, unless it has ended already; the caller holds the lock."""
+        job, loop = opened.job, self._thread.loop
+        handle = JobHandle(opened, lambda: self._backend.size, lambda: loop.post(lambda: loop.cancel(job.key)))
+        self._handles[job.key] = handle
+        if job.end is not None:
+            handle.end()
+            return handle
+
+        def submit() -> None:
+            self._backend.start()
+            loop.submit(job, announce=announce)
+
+        loop.post(submit)
+        self._thread.start()
+        return handle
+
+    def _on_beat(self, job: JobRun) -> None:
+        """Renew a job's lease, or let go of the job where another coordinator has it. In the loop's thread."""
+        handle = self._handles[job.key]
+        try:
+            handle.opened.place.renew(self._clock.time_ns())
+        except LeaseLostError as error:
+            job.abandon()
+            handle.end(error)
+            handle.opened.place.release()
+            self._thread.loop.cancel(job.key)
+
+    def _on_end(self, job: JobRun) -> None:
+        """Tell whoever waits for a job. In the loop's thread."""
+        opened = self._handles[job.key].opened
+        opened.end()
+        opened.place.mark_ended()
+        self._handles[job.key].end()
+
+    def _on_failure(self, error: BaseException) -> None:
+        """Break everything off. In the loop's thread, which ends."""
+        self._closed = True
+        self._break_off(error)
+
+    def _shut(self, error: BaseException | None) -> None:
+        """Stop and remove everything, once; jobs that still run are recorded as ended by this error."""
+        with self._lock:
+            self._closed = True
+            self._thread.stop()
+            self._break_off(error)
+            self._backend.close()
+            for handle in self._handles.values():
+                handle.remove()
+            self._handles.clear()
+            self._jobs.close()
+
+    def _break_off(self, error: BaseException | None) -> None:
+        if error is None:
+            outcome, reason, error_type = JobOutcome.CANCELLED, Reason.SHUTDOWN, ""
+        else:
+            ending = ending_of(error)
+            outcome, reason, error_type = job_outcome(ending), ending.reason, ending.error_type
+        for handle in list(self._handles.values()):
+            if not handle.done():
+                handle.opened.break_off(outcome, reason, error_type)
+                handle.end(error or ConfigError(f"the executor of job {handle.job_id} was closed while it ran"))
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise ConfigError("this executor is closed")
 
 
 def _recording_of(settings: Settings) -> dict[str, Any]:
@@ -171,36 +279,3 @@ def _recording_of(settings: Settings) -> dict[str, Any]:
         "sample_seconds": settings.sample_seconds,
         "budget_bytes": settings.budget_bytes,
     }
-
-
-@contextmanager
-def _signals_held() -> Iterator[threading.Event]:
-    """
-    Hold back, in the main thread, what SIGINT and SIGTERM would raise, until the block is done.
-
-    The event says that one came. An exception in the middle of a decision would leave the scheduler half decided; a
-    second signal is not held back.
-    """
-    came = threading.Event()
-    held: dict[int, Any] = {}
-    numbers: list[int] = []
-
-    def hold(number: int, frame: FrameType | None) -> None:
-        if came.is_set():
-            held[number](number, frame)
-        numbers.append(number)
-        came.set()
-
-    if threading.current_thread() is threading.main_thread():
-        for number in (int(signal.SIGINT), int(signal.SIGTERM)):
-            handler = signal.getsignal(number)
-            if callable(handler):
-                held[number] = handler
-                signal.signal(number, hold)
-    try:
-        yield came
-    finally:
-        for number, handler in held.items():
-            signal.signal(number, handler)
-    if numbers:
-        held[numbers[0]](numbers[0], None)

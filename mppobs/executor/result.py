@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from mppobs.errors import MppobsError
 from mppobs.model import AttemptOutcome, JobOutcome, Reason, Shard
@@ -11,6 +11,33 @@ from mppobs.model import AttemptOutcome, JobOutcome, Reason, Shard
 
 class JobFailedError(MppobsError):
     """Raised by `JobResult.check` for a job that did not succeed. The message names the first shards that failed."""
+
+
+class Takeover(NamedTuple):
+    """A coordinator that went on with a job, and the one before it. Times are wall time in nanoseconds."""
+
+    fence: int
+    """Its number: 2 for the first that took over."""
+    holder: str
+    """The host and the process."""
+    lost: str
+    """The one before."""
+    last_beat_ns: int
+    """When that one last said that it was alive."""
+    taken_ns: int
+    """When this one had its lease."""
+    committed: int
+    """Shards that were committed by then."""
+
+
+class HeavyKey(NamedTuple):
+    """A key that holds far more rows than others, as one shard found when it wrote them."""
+
+    key: str
+    """The values of the key's columns."""
+    partition: int
+    rows: int
+    """An estimate from a sample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +54,19 @@ class StageProgress:
     attempts: int = 0
     """Attempts started, retries included."""
     retries: int = 0
-    """Attempts started with a number above 0."""
+    """Attempts started with a number above 0 that were no speculative copies."""
+    speculative: int = 0
+    """Speculative copies started."""
+    split: int = 0
+    """Shards that were replaced by smaller ones, which are among the planned ones in their place."""
     shuffle_read: int = 0
     """Bytes read from exchanges by committed shards."""
     shuffle_written: int = 0
     """Bytes written by committed shards."""
     rows: int = 0
     """Rows that committed shards put out, where these were tables."""
+    heaviest: tuple[HeavyKey, ...] = ()
+    """The keys with most rows that single shards have put out, where some were far heavier than the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +121,8 @@ class JobResult:
     """The first 100 shards that were given up."""
     wall: float
     """Seconds from submission to end."""
+    takeovers: tuple[Takeover, ...] = ()
+    """Coordinators that went on with the job when the one before them had died."""
 
     def check(self) -> JobResult:
         """Return the result itself if the job succeeded, else raise `JobFailedError` that says what failed and why."""

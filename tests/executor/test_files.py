@@ -1,59 +1,153 @@
-"""Where exchanged data lies: what is left behind is removed, what is in use is not."""
+"""Where jobs lie: what is left behind is removed, what is in use is not, and one coordinator at a time has a job."""
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from mppobs.errors import ConfigError
-from mppobs.executor.files import Workspace
+from mppobs.executor.files import JobFiles
+from mppobs.executor.workspace import JobPlace, LeaseLostError, Workspace, newest_lease
 
 LEAVE = """
 import os, sys
-from mppobs.executor.files import Workspace
-files = Workspace(sys.argv[1]).job("job-1", 1)
+from pathlib import Path
+from mppobs.executor.files import JobFiles
+from mppobs.executor.workspace import Workspace
+place = Workspace(sys.argv[1], float(sys.argv[2])).create()
+if len(sys.argv) > 3:
+    place.decisions.write_text("something")
+files = JobFiles(place.directory)
+files.prepare(1)
 files.begin(0, 0, 0).write_text("left")
 os._exit(1)
 """
 
 
+def leave(directory: Path, lease: float, *more: str) -> None:
+    """Have another process make a job there, and die."""
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", LEAVE, str(directory), str(lease), *more], check=False, cwd=root)
+    assert len(list(directory.rglob("data.exchange"))) == 1
+
+
 def test_what_a_crash_left_is_removed_at_the_next_start(tmp_path: Path) -> None:
-    """Data of an executor that died goes when the next one starts in the same directory."""
-    subprocess.run([sys.executable, "-c", LEAVE, str(tmp_path)], check=False, cwd=Path(__file__).parents[2])
-    assert len(list(tmp_path.rglob("data.exchange"))) == 1
-    workspace = Workspace(tmp_path)
-    assert [path for path in tmp_path.iterdir() if not path.name.startswith(workspace.root.name)] == []
-    workspace.close()
+    """Data of a job that nobody can go on with goes when the next executor starts in the same directory."""
+    leave(tmp_path, 60.0)
+    Workspace(tmp_path, 60.0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_can_be_gone_on_with_stays_for_its_lease(tmp_path: Path) -> None:
+    """A job whose decisions are there is kept until its lease is over."""
+    leave(tmp_path, 0.4, "decisions")
+    (place,) = Workspace(tmp_path, 60.0).places()
+    time.sleep(0.5)
+    assert list(Workspace(tmp_path, 60.0).places()) == []
+    assert not place.exists()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_in_use_stays(tmp_path: Path) -> None:
-    """Several executors may share a directory."""
-    first = Workspace(tmp_path)
-    data = first.job("job-1", 1).begin(0, 0, 0)
-    data.write_text("mine")
-    second = Workspace(tmp_path)
+    """Several executors may share a directory, and two threads of one process do not take each other's jobs."""
+    place = Workspace(tmp_path, 60.0).create()
+    (place.directory / "data").write_text("mine")
+    second = Workspace(tmp_path, 60.0)
+    assert second.take(place.directory) is None
     second.close()
-    second.close()
-    assert data.read_text() == "mine"
-    first.close()
+    assert (place.directory / "data").read_text() == "mine"
+    place.remove()
+    place.remove()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_temporary_directory_goes_with_its_workspace() -> None:
     """Where no directory is given there is one, until the workspace is closed."""
-    workspace = Workspace(None)
-    place = workspace.root.parent
-    assert place.is_dir()
+    workspace = Workspace(None, 60.0)
+    assert workspace.base.is_dir()
     workspace.close()
-    assert not place.exists()
+    assert not workspace.base.exists()
 
 
-def test_an_attempt_that_begins_again_begins_anew(tmp_path: Path) -> None:
+def test_the_dead_ones_place_is_taken_at_once(tmp_path: Path) -> None:
+    """A lock that is free is enough, however young the lease; the new lease says who has the job and since when."""
+    leave(tmp_path, 60.0, "decisions")
+    (directory,) = Workspace(tmp_path, 60.0).places()
+    place = Workspace(tmp_path, 60.0).take(directory)
+    assert place is not None
+    assert (place.fence, place.before.fence, place.before.locked) == (2, 1, True)
+    assert newest_lease(directory).holder.endswith(f"-{os.getpid()}")
+    assert [path.name for path in place.earlier_decisions()] == ["decisions-000001"]
+    assert Workspace(tmp_path, 60.0).take(directory) is None
+    place.remove()
+
+
+def hung(tmp_path: Path, *, locked: bool) -> tuple[Workspace, JobPlace]:
+    """Return a place whose holder lives, and has not said so for longer than its lease."""
+    workspace = Workspace(tmp_path, 10.0)
+    place = workspace.create()
+    if not locked:
+        said = {"holder": "elsewhere", "locked": False, "lasts_ns": 10_000_000_000}
+        (place.directory / "lease-000001").write_text(json.dumps(said))
+    place.renew(time.time_ns() - 11_000_000_000)
+    return workspace, place
+
+
+@pytest.mark.parametrize("locked", [True, False])
+def test_who_hangs_is_fenced_off(tmp_path: Path, locked: bool) -> None:
+    """A coordinator that has not renewed its lease loses the job, and is told when it comes back."""
+    workspace, old = hung(tmp_path, locked=locked)
+    new = workspace.take(old.directory)
+    assert new is not None
+    assert new.fence == 2
+    for look in (old.check, lambda: old.renew(time.time_ns())):
+        with pytest.raises(LeaseLostError, match="another coordinator than number 1"):
+            look()
+    new.renew(time.time_ns())
+    assert workspace.take(old.directory) is None
+    old.release()
+    assert workspace.take(old.directory) is None or not locked
+    new.remove()
+
+
+def test_only_one_gets_a_lease(tmp_path: Path) -> None:
+    """Of two that find the same lease over, the one that makes the next file has the job."""
+    workspace, old = hung(tmp_path, locked=False)
+    (old.directory / "lease-000002").write_text("")
+    assert workspace.take(old.directory) is None
+    old.remove()
+
+
+def test_an_answer_that_waits_to_be_read_is_nobody_elses(tmp_path: Path) -> None:
+    """A job that has ended is not renewed any more, and not taken over either while its process lives."""
+    workspace, place = hung(tmp_path, locked=True)
+    place.mark_ended()
+    assert workspace.take(place.directory) is None
+    assert list(Workspace(tmp_path, 1.0).places()) == [place.directory]
+    place.remove()
+
+
+def test_a_job_that_was_removed_is_lost(tmp_path: Path) -> None:
+    """Whoever finds its directory gone has no job."""
+    place = Workspace(tmp_path, 60.0).create()
+    place.directory.rename(tmp_path / "elsewhere")
+    with pytest.raises(LeaseLostError):
+        place.check()
+    place.release()
+
+
+@pytest.mark.parametrize("make", [JobFiles])
+def test_an_attempt_that_begins_again_begins_anew(tmp_path: Path, make: Callable[[Path], JobFiles]) -> None:
     """What an earlier attempt of the same number left half written is gone."""
-    files = Workspace(tmp_path).job("job-1", 1)
+    files = make(tmp_path / "job")
+    files.prepare(1)
     files.begin(0, 0, 0).write_text("half")
     assert not files.begin(0, 0, 0).exists()
 
@@ -62,4 +156,4 @@ def test_a_directory_that_is_none_is_refused(tmp_path: Path) -> None:
     """The error says which directory, and why."""
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="file"):
-        Workspace(tmp_path / "file")
+        Workspace(tmp_path / "file", 60.0)

@@ -116,8 +116,10 @@ def test_the_first_attempt_wins(tmp_path: Path) -> None:
     files.prepare(1)
     for number in (0, 1):
         write_exchange(files.begin(0, 5, number), TABLE.slice(number), (), 1, attempt=number, compression="none")
-    assert files.commit(0, 5, 1)
-    assert not files.commit(0, 5, 0)
+    assert files.commit(0, 5, 1) is None
+    winner = files.commit(0, 5, 0)
+    assert winner is not None
+    assert winner.attempt == 1
     assert read_output(files.data(0, 5)).attempt == 1
     assert read_everything(files.data(0, 5))[0] == TABLE.slice(1)
     files.discard(0, 5, 0)

@@ -92,7 +92,7 @@ def test_a_table_is_written_combined_and_counted(captured: Captured, files: JobF
     assert written.output is not None
     assert (written.output.rows, len(written.output.sizes)) == (7, 3)
     assert captured.attempts[-1].shuffle_written == written.output.size
-    sums = replace(stage(files, "sums"), index=1, inputs={"numbers": Input(0, 1, whole=True)})
+    sums = replace(stage(files, "sums"), index=1, inputs={"numbers": Input(0, (0,), whole=True)})
     read = attempt(sums)
     assert read.bytes_read == captured.attempts[-1].shuffle_read == written.output.size
     assert captured.attempts[-1].rows == 7
