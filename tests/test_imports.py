@@ -45,12 +45,12 @@ THIRD_PARTY: dict[str, set[str]] = {
     "diagnose": set(),
     "slo": {"promql_parser", "yaml"},
     "render": {"grafanalib", "jinja2", "promql_parser", "yaml"},
-    "executor": {"numpy", "pyarrow"},
-    "workloads": {"pyarrow", "duckdb"},
+    "executor": {"distributed", "numpy", "pyarrow", "ray"},
+    "workloads": {"pyarrow", "duckdb", "numpy", "PIL"},
 }
 """The installed packages that a part may import at all, also inside a function."""
 
-PURE = ("diagnose/*.py", "catalog/*.py", "slo/*.py", "executor/scheduler.py", "executor/policies/*.py")
+PURE = ("diagnose/*.py", "catalog/*.py", "slo/*.py", "executor/scheduler.py", "executor/policies/*.py", "executor/scheduling/*.py")
 """Files where time and chance are arguments."""
 
 IMPURE = {"time", "os", "socket", "threading", "subprocess", "tempfile", "asyncio", "uuid", "secrets", "mmap"}

@@ -59,6 +59,11 @@ class Setup:
         return bool(self.values[name])
 
 
+def _say_nothing(setup: Setup, answer: Any) -> list[str]:
+    """Tell nothing: the answer speaks for itself."""
+    return []
+
+
 @dataclass(frozen=True, slots=True)
 class Work:
     """What a workload does. All three are given the same setup, and `check` trusts nothing that the plan computed."""
@@ -69,6 +74,8 @@ class Work:
     """Return the plan, with so many shards in its widest stage where the data allows it."""
     check: Callable[[Setup, Any], None]
     """Compare a job's answer with a plain computation in this process; raises `WrongAnswerError`."""
+    tell: Callable[[Setup, Any], list[str]] = _say_nothing
+    """Return what is worth saying of a right answer, in lines for people."""
 
 
 def require(same: bool, message: str) -> None:

@@ -1,8 +1,7 @@
 """
 TPC-H data as Parquet, made once per scale factor by `tpchgen-cli` and kept.
 
-A table is a directory of parts, one part per shard. Data is made beside its place and renamed into it, so a
-directory that has its final name is complete, however its making ended.
+A table is a directory of parts, and a shard reads one or several of them.
 """
 
 from __future__ import annotations
@@ -10,12 +9,12 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from mppobs.errors import ConfigError
+from mppobs.workloads.made import make_once
 
 TABLES: Final = ("lineitem", "orders", "customer", "supplier", "nation", "region")
 """The tables that the bundled queries read."""
@@ -70,19 +69,8 @@ def make_dataset(root: Path, scale_factor: float, parts: int) -> Dataset:
     if scale_factor <= 0 or parts < 1:
         raise ConfigError(f"scale factor {scale_factor:g} in {parts} parts: both must be positive")
     final = root / f"tpch-sf{scale_factor:g}-p{parts}-{_LAYOUT}"
-    dataset = Dataset(final, scale_factor, parts)
-    if final.is_dir():
-        return dataset
-    root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".tpch-", dir=root) as scratch:
-        made = Path(scratch, "tables")
-        _generate(made, scale_factor, parts)
-        try:
-            made.rename(final)
-        except OSError:
-            if not final.is_dir():  # else another process was first, and its data is the same
-                raise
-    return dataset
+    make_once(final, lambda directory: _generate(directory, scale_factor, parts))
+    return Dataset(final, scale_factor, parts)
 
 
 def _generate(directory: Path, scale_factor: float, parts: int) -> None:

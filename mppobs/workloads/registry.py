@@ -84,6 +84,10 @@ class Workload:
         """Compare a job's answer with that of a plain computation. Raises `WrongAnswerError`."""
         self._work().check(self._setup(directory, scale), answer)
 
+    def tell(self, directory: Path, scale: float, answer: Any) -> list[str]:
+        """Return what is worth saying of a right answer, in lines for people; often nothing."""
+        return self._work().tell(self._setup(directory, scale), answer)
+
     def configured(self, settings: Mapping[str, str]) -> Workload:
         """Return the workload with parameters set from text. Raises `ConfigError` that names the nearest one."""
         known = {parameter.name: parameter for parameter in self.parameters}
@@ -116,6 +120,16 @@ def workload(name: str) -> Workload:
     return found
 
 
+_TRAINING: Final = (
+    Parameter("workers", 2, "Processes that compute gradients.", least=1),
+    Parameter("steps", 24, "Steps of training.", least=1),
+    Parameter("batch", 256, "Sequences of a step, over all workers.", least=1),
+    Parameter("hidden", 16, "Width of the hidden state.", least=1),
+    Parameter("checkpoint-every", 8, "Steps from one checkpoint to the next.", least=1),
+    Parameter("kill-step", 0, "The step at which a worker is killed, once; 0 for none."),
+)
+_SERVERS: Final = Parameter("servers", 1, "Processes that hold the weights.", least=1)
+
 _ALL: Final = (
     Workload(
         name="tpch-q1",
@@ -144,6 +158,22 @@ _ALL: Final = (
         pattern="group-by of high cardinality with HAVING",
         stresses="memory of reducers, bytes exchanged, stages that run almost empty",
         home="mppobs.workloads.tpch_q18:Q18_WORK",
+    ),
+    Workload(
+        name="rnn-ring",
+        summary="Training of a small RNN by ring all-reduce, on features that a query prepared",
+        pattern="ring all-reduce, hybrid of two fabrics",
+        stresses="one job over two fabrics, gangs that restart as one, checkpoints and resume",
+        home="mppobs.workloads.rnn:RING_WORK",
+        parameters=_TRAINING,
+    ),
+    Workload(
+        name="rnn-server",
+        summary="The same training with parameter servers",
+        pattern="parameter server, hybrid of two fabrics",
+        stresses="everybody calling one process at once, bytes that grow with the workers",
+        home="mppobs.workloads.rnn:SERVER_WORK",
+        parameters=(*_TRAINING, _SERVERS),
     ),
 )
 

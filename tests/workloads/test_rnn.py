@@ -1,0 +1,115 @@
+"""Training over two fabrics: one process's results, one job in the records, and on from the checkpoint after a kill."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mppobs.executor import Executor, JobResult
+from mppobs.model import AttemptOutcome, AttemptRecord, CommitRecord, DispatchRecord, JobRecord, ShardOutcome
+from mppobs.testing import Captured, capture
+from mppobs.workloads.base import WrongAnswerError
+from mppobs.workloads.data import make_dataset, parts_of
+from mppobs.workloads.gang import Ledger
+from mppobs.workloads.gang_member import Membership, Training
+from mppobs.workloads.registry import Workload, workload
+from mppobs.workloads.rnn import RATE, SEED
+from mppobs.workloads.rnn_features import FEATURES, expected_features
+from mppobs.workloads.rnn_model import Shape, train_alone
+from tests.executor.test_records import attempts_of, of, sealed
+from tests.workloads.conftest import SCALE
+
+TRAINING = Training("d", 8, 64, 0.05, 4, 4, 1, 4, workers=2, servers=1)
+
+
+@pytest.fixture
+def captured() -> Iterator[Captured]:
+    """Record into a directory of the test's own."""
+    with capture() as found:
+        yield found
+
+
+def run(found: Workload, tables: Path) -> JobResult:
+    with Executor(2) as executor:
+        return executor.run(found.plan(tables, SCALE, 4)).check()
+
+
+def test_a_ring_that_loses_a_rank_goes_on_from_its_checkpoint(tables: Path, captured: Captured) -> None:
+    """
+    Training gives the weights of one process although a rank is killed in its midst.
+
+    The records are of one job: every step of every rank is committed once, the steps since the checkpoint were
+    attempted twice, and the kill is there as an attempt that was begun and ended as a lost worker's.
+    """
+    ring = workload("rnn-ring").configured({"steps": "8", "batch": "64", "checkpoint-every": "3", "kill-step": "5"})
+    result = run(ring, tables)
+    ring.check(tables, SCALE, result.answer)
+    found = sealed(captured.directory)
+
+    commits = Counter((context.stage, record.shard_key) for context, record in of(CommitRecord, found))  # type: ignore[union-attr]
+    steps = {key: number for key, number in commits.items() if key[0] == "step"}
+    tried = Counter(key[1] // 2 for key in attempts_of(AttemptRecord, found) if key[0] == "step")
+
+    assert ring.tell(tables, SCALE, result.answer)[1:] == [
+        "a process died; all went on from the checkpoint after step 3"
+    ]
+    assert steps == {("step", shard): 1 for shard in range(16)}
+    assert {step: tried[step] for step in (0, 2, 3, 4, 6, 7)} == {0: 2, 2: 2, 3: 4, 4: 4, 6: 2, 7: 2}
+    assert {context.job_id for context, _ in of(AttemptRecord, found)} == {result.job_id}
+    assert attempts_of(AttemptRecord, found).keys() <= attempts_of(DispatchRecord, found).keys()
+    assert len(of(JobRecord, found)) >= 2
+    assert not list((tables / "training").glob("rnn-ring-*"))
+
+
+def test_parameter_servers_train_the_same(tables: Path, captured: Captured) -> None:
+    """Two servers with a slice of the weights each give the weights of one process, and their work is recorded too."""
+    servers = workload("rnn-server").configured({"steps": "4", "batch": "64", "servers": "2"})
+    result = run(servers, tables)
+    servers.check(tables, SCALE, result.answer)
+    found = sealed(captured.directory)
+    outcomes = Counter(record.outcome for _, record in of(AttemptRecord, found))  # type: ignore[union-attr]
+    served = [record for context, record in of(AttemptRecord, found) if context.stage == "serve"]
+
+    assert outcomes.keys() == {AttemptOutcome.SUCCESS}
+    assert {record.outcome for _, record in of(CommitRecord, found)} == {ShardOutcome.COMMITTED}  # type: ignore[union-attr]
+    assert len(served) == 8
+    assert all(record.shuffle_read == record.shuffle_written > 0 for record in served)  # type: ignore[union-attr]
+
+
+def test_the_check_sees_a_weight_that_is_off(tables: Path) -> None:
+    """A billionth more in one weight is noise; a millionth is a wrong answer."""
+    ring = workload("rnn-ring").configured({"steps": "3"})
+    inputs, targets = expected_features(make_dataset(tables, SCALE, parts_of(SCALE)))
+    weights, losses, first = train_alone(Shape(FEATURES, 16), inputs, targets, steps=3, batch=256, rate=RATE, seed=SEED)
+    answer = {"weights": weights.tolist(), "losses": losses, "gradient": first.tolist(), "restarts": 0}
+    ring.check(tables, SCALE, [answer])
+    with pytest.raises(WrongAnswerError, match=r"weights: 1e-06 from those of one process"):
+        ring.check(tables, SCALE, [{**answer, "weights": [weights[0] + 1e-6, *weights[1:]]}])
+    with pytest.raises(WrongAnswerError, match="losses: 2 numbers, expected 3"):
+        ring.check(tables, SCALE, [{**answer, "losses": losses[:2]}])
+
+
+def test_a_ledger_goes_on_where_it_was(tmp_path: Path) -> None:
+    """What was noted is known again, and a line that a kill cut off is passed over."""
+    path = tmp_path / "ledger"
+    ledger = Ledger.open(path)
+    for line in ("plan", "begin step 3", "begin step 3", "begin serve 0", "commit 8", "begin st"):
+        ledger.note(line)
+    again = Ledger.open(path)
+
+    assert (ledger.planned, again.planned) == (False, True)
+    assert again.begun == {("step", 3): 2, ("serve", 0): 1}
+    assert again.committed == 8
+
+
+def test_a_member_knows_its_shards_and_its_tries() -> None:
+    """Steps of all workers are numbered through, those of servers by themselves; tries travel as text."""
+    worker = Membership(TRAINING, "worker", 1, "00", {"3": 2})
+
+    assert Membership.from_json(worker.to_json()) == worker
+    assert [worker.shard(step) for step in range(3)] == [1, 3, 5]
+    assert Membership(TRAINING, "server", 0, "00").shard(5) == 5
+    assert [worker.number(step) for step in (2, 3)] == [0, 2]
