@@ -36,3 +36,23 @@ def order_largest_first(sizes: Sequence[int]) -> Sequence[int]:
     [1, 0, 2]
     """
     return array("L", sorted(range(len(sizes)), key=sizes.__getitem__, reverse=True))
+
+
+def waits_for_data(waited_ns: int, wait_ns: int) -> bool:
+    """
+    Return whether a stage still passes on workers that are not beside its data.
+
+    Delay scheduling (Zaharia et al., EuroSys 2010): a worker beside the data is mostly free in no time, and who does
+    not wait for it reads over the network for the whole shard. The time counts from the last shard that was placed
+    beside its data.
+    """
+    return waited_ns < wait_ns
+
+
+def memory_after_oom(worker_bytes: int, peak_bytes: int) -> int:
+    """
+    Return how much memory a worker must have more than, for a shard that ran out of it.
+
+    Where there is none, the shard has a node to itself, as the retry of Trino's fault-tolerant execution.
+    """
+    return max(worker_bytes, peak_bytes)

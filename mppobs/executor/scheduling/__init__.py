@@ -1,0 +1,1 @@
+"""The parts of the scheduler, one for each thing that it decides. All are pure, and none is for use outside."""

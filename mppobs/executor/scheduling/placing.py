@@ -1,0 +1,277 @@
+"""What runs where: shards that wait and workers with room are brought together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mppobs.executor import policies
+from mppobs.executor.events import AttemptId, Submit
+from mppobs.executor.policies import SECOND
+from mppobs.executor.scheduling.book import Book, Parked, is_held
+from mppobs.executor.scheduling.jobs import UNDECIDED, Running, Special, Stage
+from mppobs.executor.scheduling.locality import Local
+from mppobs.executor.scheduling.pool import Group, Node, Worker
+
+_PARKED_TRIES = 8
+"""Parked shards that are looked at after an event; the others' turn comes with the next ones."""
+_DATA_TRIES = 16
+"""Shards, and workers, that are looked at for one beside its data, when there are both."""
+
+
+class Placer:
+    """Gives attempts to workers."""
+
+    def __init__(self, book: Book) -> None:
+        self._book = book
+        self._wait_ns = int(book.policy.locality_wait * SECOND)
+
+    def fill(self, now_ns: int) -> None:
+        """Give attempts to workers while there are both."""
+        book, pool, tenants = self._book, self._book.pool, self._book.tenants
+        if pool.woken:
+            woken, pool.woken = pool.woken, []
+            for stage in woken:
+                book.list(stage)
+        if book.parked:
+            self._place_parked()
+        # Most events free no worker: then there is nothing to look for.
+        while pool.freed:
+            stage = tenants.next_stage()
+            if stage is None:
+                return
+            if stage.backups:
+                self._begin_copy(stage)
+            elif not self._place_next(stage, now_ns):
+                pool.freed = False
+
+    def locate(self, stage: Stage, nodes: Sequence[str | None], now_ns: int) -> None:
+        """Take in where the input of a stage's shards is."""
+        if self._wait_ns > 0 and any(nodes):
+            stage.local = Local(stage.order, nodes, now_ns)
+
+    # Shards as they come
+
+    def _place_next(self, stage: Stage, now_ns: int) -> bool:
+        """Place a stage's next shard, or have the stage or the shard wait. Returns whether workers may have room."""
+        groups = self._groups_of(stage, stage.spec.priority, 0)
+        window = policies.window_by_duration(stage.mean_ns)
+        if stage.local is not None and not stage.again:
+            return self._place_by_data(stage, stage.local, window, groups, now_ns)
+        worker = self._book.pool.take(window, groups, stage.spec.priority < 0)
+        if worker is None:
+            return self._await_room(stage, groups)
+        shard = stage.pop()
+        if shard < 0:
+            worker.group.list(worker)
+        elif stage.special and shard in stage.special:
+            worker.group.list(worker)
+            if not self._place_special(stage, shard, stage.special[shard]):
+                self._book.parked.append(Parked(stage, shard))
+        else:
+            self._submit(stage, shard, worker)
+        return True
+
+    def _groups_of(self, stage: Stage, priority: int, memory: int) -> list[Group] | None:
+        """Return the groups whose workers a stage may use; `None` for all."""
+        spot = self._book.policy.spot
+        on_demand = spot is not None and priority >= spot.on_demand_from
+        needed = max(memory, stage.spec.memory_bytes)
+        return self._book.pool.allowed(on_demand, needed) if on_demand or needed else None
+
+    def _await_room(self, stage: Stage, groups: list[Group] | None) -> bool:
+        """Have a stage wait that may use only some workers; return whether others may have room."""
+        if not groups or len(groups) == len(self._book.pool.all_groups):
+            return False
+        for group in groups:
+            group.waiting[stage] = None
+        self._take_off(stage)
+        return True
+
+    def _take_off(self, stage: Stage) -> None:
+        """Take the stage off the list whose turn it is."""
+        job = stage.job
+        job.ready.remove(stage.index)
+        stage.listed = False
+        # A list without its smallest is a heap no more where that was in its middle.
+        job.ready.sort()
+
+    # Shards beside their data
+
+    def _place_by_data(self, stage: Stage, local: Local, window: int, groups: list[Group] | None, now_ns: int) -> bool:
+        """Place a shard on the node that has its input; elsewhere only when that was waited for long enough."""
+        stage.skip_claimed()
+        found = self._with_data(local, window, groups) or self._beside_data(stage, local, window, groups)
+        if found is not None:
+            shard, worker = found
+            local.since_ns = now_ns
+            local.claim(shard)
+            if stage.status[shard] == UNDECIDED:
+                self._submit(stage, shard, worker)
+            return True
+        if policies.waits_for_data(now_ns - local.since_ns, self._wait_ns) and local.is_at(self._book.pool.nodes):
+            self._await_data(stage, local)
+            return True
+        worker = self._book.pool.take(window, groups)
+        if worker is None:
+            return self._await_room(stage, groups)
+        shard = stage.pop()
+        if shard < 0:
+            worker.group.list(worker)
+        else:
+            self._submit(stage, shard, worker)
+        return True
+
+    def _beside_data(
+        self, stage: Stage, local: Local, window: int, groups: list[Group] | None
+    ) -> tuple[int, Worker] | None:
+        """Return one of the next shards whose data's node has room."""
+        for shard in stage.order[stage.position : stage.position + _DATA_TRIES]:
+            name = local.node_of(shard)
+            node = self._book.pool.nodes.get(name) if name else None
+            if node is not None:
+                for worker in node.workers.values():
+                    if worker.open and len(worker.held) < window and (groups is None or worker.group in groups):
+                        return shard, worker
+        return None
+
+    def _with_data(self, local: Local, window: int, groups: list[Group] | None) -> tuple[int, Worker] | None:
+        """Return one of the least busy workers that have data of a shard."""
+        passed: list[Worker] = []
+        found = None
+        while found is None and len(passed) < _DATA_TRIES:
+            worker = self._book.pool.take(window, groups)
+            if worker is None:
+                break
+            if local.has(worker.node.name):
+                found = local.first(worker.node.name), worker
+            else:
+                passed.append(worker)
+        for worker in passed:
+            worker.group.list(worker)
+        return found
+
+    def _await_data(self, stage: Stage, local: Local) -> None:
+        """Have a stage wait for workers beside its data, or for the time when it takes any."""
+        self._take_off(stage)
+        if stage in self._book.pool.hoping:
+            return
+        self._book.pool.hoping[stage] = None
+
+        def take_any(now_ns: int) -> None:
+            if self._book.pool.hoping.pop(stage, 0) is None:
+                self._book.list(stage)
+                self._book.pool.freed = True
+
+        self._book.timers.at(local.since_ns + self._wait_ns, take_any)
+
+    # Shards that need something of their worker
+
+    def _begin_copy(self, stage: Stage) -> None:
+        """Place a copy of an attempt that runs long, or have it wait."""
+        primary = stage.backups.popleft()
+        parked = Parked(stage, primary.attempt.shard, primary)
+        if not self._is_wanted(parked):
+            self._book.drop_copy(stage, parked.shard)
+        elif not self._place(parked):
+            self._book.parked.append(parked)
+
+    def _place_parked(self) -> None:
+        """Try some of the shards that wait for a worker that suits them."""
+        book = self._book
+        tries = _PARKED_TRIES
+        for _ in range(len(book.parked)):
+            parked = book.parked.popleft()
+            if not self._is_wanted(parked):
+                book.forget(parked)
+            elif not (book.tenants.may_start(parked.stage) and self._place(parked)):
+                book.parked.append(parked)
+                tries -= 1
+                if tries == 0:
+                    return
+
+    def _is_wanted(self, parked: Parked) -> bool:
+        """Return whether a parked shard is still to be tried: a copy only while the attempt that it is of runs."""
+        stage, primary = parked.stage, parked.primary
+        if stage.closed or stage.status[parked.shard] != UNDECIDED:
+            return False
+        return primary is None or (is_held(primary) and primary.stop is None)
+
+    def _place(self, parked: Parked) -> bool:
+        """Place a shard that needs something of its worker; return whether that could be done."""
+        stage, shard = parked.stage, parked.shard
+        if parked.primary is None:
+            return self._place_special(stage, shard, stage.special.get(shard) or Special())
+        pool = self._book.pool
+        groups = self._groups_of(stage, stage.spec.priority, 0)
+        worker = pool.take_elsewhere(1, pool.all_groups if groups is None else groups, parked.primary.worker)
+        if worker is None:
+            return False
+        del stage.pending_backups[shard]
+        self._submit(stage, shard, worker, speculative=True)
+        return True
+
+    def _place_special(self, stage: Stage, shard: int, special: Special) -> bool:
+        """Place a shard that ran out of memory, or was evicted too often."""
+        pool = self._book.pool
+        groups: list[Group] | None
+        if special.out_of_memory:
+            groups = pool.larger(special.memory)
+            if not groups:
+                return self._place_alone(stage, shard, special)
+            self._book.give_node_back(special)
+        elif special.on_demand:
+            groups = pool.allowed(True, stage.spec.memory_bytes)
+        else:
+            groups = None
+        worker = pool.take(1, groups)
+        if worker is None:
+            return False
+        self._submit(stage, shard, worker)
+        return True
+
+    def _place_alone(self, stage: Stage, shard: int, special: Special) -> bool:
+        """Place a shard on a node that has nothing else to do, which is kept for it from now on."""
+        node = special.node
+        if node is not None and all(worker.draining for worker in node.workers.values()):
+            self._book.give_node_back(special)
+            node = None
+        if node is None:
+            node = special.node = self._node_to_keep()
+            if node is None:
+                return False
+            self._book.pool.keep(node, True)
+        if node.held:
+            return False
+        usable = [worker for worker in node.workers.values() if not worker.draining]
+        self._submit(stage, shard, max(usable, key=lambda worker: worker.memory))
+        return True
+
+    def _node_to_keep(self) -> Node | None:
+        """Return the node with the largest workers, the least busy one among these; half of the nodes are not kept."""
+        nodes = self._book.pool.nodes.values()
+        if 2 * self._book.pool.kept >= len(nodes):
+            return None
+        free = [node for node in nodes if any(worker.open for worker in node.workers.values())]
+        if not free:
+            return None
+        return max(free, key=lambda node: (max(worker.memory for worker in node.workers.values()), -node.held))
+
+    # The deed
+
+    def _submit(self, stage: Stage, shard: int, worker: Worker, speculative: bool = False) -> None:
+        """Give an attempt at a shard to a worker."""
+        job = stage.job
+        number = stage.numbers[shard]
+        stage.numbers[shard] = number + 1
+        attempt = AttemptId(job.key, stage.index, shard, number)
+        running = Running(attempt, stage, worker, speculative)
+        stage.held[attempt] = running
+        worker.held[running] = None
+        worker.node.held += 1
+        worker.group.list(worker)
+        self._book.running += 1
+        job.running += 1
+        if not job.begun:
+            self._book.tenants.begin(job)
+        self._book.tenants.count(job.tenant, 1)
+        self._book.out.append(Submit(attempt, worker.name, speculative))
