@@ -18,6 +18,7 @@ BASE = {"model", "errors", "clock", "units", "version", "yamlfile"}
 ALLOWED: dict[str, set[str]] = {
     **dict.fromkeys(BASE, BASE),
     "trace_ids": {"model"},
+    "runbooks": {"errors"},
     "__init__": {"instrument", "model", "errors", "version"},
     "catalog": {"model"},
     "journal": {"model", "errors", "clock"},
@@ -28,7 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "slo": {"model", "catalog", "units", "errors", "yamlfile"},
     "render": {"slo", "model", "catalog", "units", "errors", "yamlfile", "version"},
     "executor": {"journal", "instrument", "catalog", "model", "errors", "clock", "units"},
-    "sidecar": {"journal", "catalog", "cost", "diagnose", "slo", "trace_ids", *BASE},
+    "sidecar": {"journal", "catalog", "cost", "diagnose", "slo", "trace_ids", "runbooks", *BASE},
     "workloads": {"executor", "instrument", "model", "errors"},
 }
 """The parts that a part may import beside itself. `cli` may import everything; any other part must be listed."""
@@ -45,7 +46,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "diagnose": set(),
     "slo": {"promql_parser", "yaml"},
     "render": {"grafanalib", "jinja2", "promql_parser", "yaml"},
-    "executor": {"distributed", "numpy", "pyarrow", "ray"},
+    "executor": {"distributed", "fsspec", "numpy", "pyarrow", "ray"},
     "workloads": {"pyarrow", "duckdb", "numpy", "PIL"},
 }
 """The installed packages that a part may import at all, also inside a function."""
