@@ -59,7 +59,7 @@ class World:
         self._dispatch_ns = int(cluster.dispatch * 1e9)
         self._heap: list[tuple[int, int, _Happening, tuple[Any, ...]]] = []
         self._serial = 0
-        self._hired = 0
+        self._hired = self._replaced = 0
         self._wanted = cluster.nodes
         self._reading = 0
         self._tokens = cluster.storage_requests_per_second
@@ -105,9 +105,23 @@ class World:
         if found is not None:
             self._die(found, reason, max(away, self.cluster.replacement), replace=True)
 
-    def later(self, at_ns: int, event: Event) -> None:
-        """Have an event of somebody else told at some time."""
-        self._at(max(at_ns, self.now_ns), self._tell, event)
+    def kill_worker(self, name: str, reason: Reason, away: float) -> None:
+        """Have one worker die now, and another take its place on its node after `away` seconds."""
+        worker = self.workers.pop(name, None)
+        if worker is None:
+            return
+        worker.node.workers.remove(worker)
+        for running in worker.queue:
+            self._forget(running)
+        self._later(0.0, self._tell, WorkerLost(name, reason))
+        self._replaced += 1
+        self._later(max(away, self.cluster.cold_start), self._ready, worker.node, f"{name}-{self._replaced}")
+
+    def evict_worker(self, name: str, notice: float) -> None:
+        """Tell that one worker is about to go, and have it die as preempted after so many seconds."""
+        if name in self.workers:
+            self._later(0.0, self._tell, WorkerDraining(name))
+            self._later(notice, self.kill_worker, name, Reason.PREEMPTED, 0.0)
 
     # What it tells
 
@@ -309,6 +323,7 @@ class World:
             yield nodes[index]
 
     def _tell(self, event: Event) -> Event:
+        """Let an event be heard when its time has come."""
         return event
 
     def _later(self, seconds: float, happens: _Happening, *what: object) -> None:
