@@ -35,6 +35,8 @@ class Capabilities:
     """`kill` ends a worker at once, as SIGKILL does, whatever it is doing."""
     interrupt: bool = False
     """`stop` ends an attempt that runs, kindly or by force. Without it the task runs to its end and reports as ever."""
+    survives_stop: bool = False
+    """A worker whose attempt was stopped goes on, if the task ended when it was told to; else it is replaced."""
     progress: bool = False
     """`Progress` comes from tasks that tell how far they are."""
     resize: bool = False
