@@ -1,10 +1,16 @@
-"""Data that is made once and kept: it is complete where it is there at all, however its making ended."""
+"""What workloads keep on disk: data that is made once, complete where it is there at all, and what jobs leave."""
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
+
+_KEPT_SECONDS: Final = 24 * 3600.0
+"""How long what a job left stays, should somebody look at it or go on with it."""
 
 
 def make_once(final: Path, make: Callable[[Path], None]) -> Path:
@@ -27,3 +33,13 @@ def make_once(final: Path, make: Callable[[Path], None]) -> Path:
             if not final.is_dir():  # else another process was first, and its data is the same
                 raise
     return final
+
+
+def sweep(home: Path) -> None:
+    """Remove what jobs left in a directory that nobody has touched for a day."""
+    for path in home.iterdir() if home.is_dir() else ():
+        try:
+            if time.time() - path.stat().st_mtime > _KEPT_SECONDS:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        except FileNotFoundError:  # its owner, or another sweep, was faster
+            continue

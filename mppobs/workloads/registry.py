@@ -175,6 +175,51 @@ _ALL: Final = (
         home="mppobs.workloads.rnn:SERVER_WORK",
         parameters=(*_TRAINING, _SERVERS),
     ),
+    Workload(
+        name="thumbnails",
+        summary="Thumbnails of what customers upload: many short tasks, one that gathers",
+        pattern="fan-out and fan-in of short tasks",
+        stresses="scheduler latency, cold starts, caps for each customer, cost of a call",
+        home="mppobs.workloads.thumbnails:WORK",
+        parameters=(
+            Parameter("customers", 4, "Customers; each uploads half as much as the one before.", least=1),
+            Parameter("limit", 2, "Shards of one customer that may run at a time; 0 for no limit."),
+            Parameter("pixels", 64, "Longest side of a thumbnail.", least=1),
+        ),
+    ),
+    Workload(
+        name="reindex",
+        summary="Logs into an inverted index, written to a store that throttles its prefixes",
+        pattern="map-reduce with hot keys and a sink",
+        stresses="hot terms, throttled writes, sinks that may be written twice",
+        home="mppobs.workloads.reindex:WORK",
+        parameters=(
+            Parameter("buffered", True, "Write few large objects fanned out over prefixes, not one for each term."),
+            Parameter("slices", 4, "Slices that a hot term is cut into; 1 leaves it whole.", least=1),
+            Parameter("writes-per-second", 400.0, "What the store takes on one prefix.", least=1.0),
+        ),
+    ),
+    Workload(
+        name="alignment",
+        summary="Short reads find their place in a genome by the words that both have",
+        pattern="join with skewed keys",
+        stresses="skew by repeats, inputs that are no guide to the work",
+        home="mppobs.workloads.alignment:WORK",
+        parameters=(Parameter("mask-above", 0, "Leave out words that are there more often; 0 for none."),),
+    ),
+    Workload(
+        name="lookups",
+        summary="Lookups in a remote store by workers with a cache beside them",
+        pattern="workers with a cache beside them",
+        stresses="locality, warm caches lost with their worker",
+        home="mppobs.workloads.lookups:WORK",
+        parameters=(
+            Parameter("locality", True, "Send shards to the node whose cache knows their blocks."),
+            Parameter("nodes", "node-0,node-1", "The names of the nodes, with commas between."),
+            Parameter("cache-blocks", 96, "Blocks that a cache holds.", least=1),
+            Parameter("latency-ms", 1.0, "How long the remote store takes for a block."),
+        ),
+    ),
 )
 
 WORKLOADS: Final[Mapping[str, Workload]] = MappingProxyType({each.name: each for each in _ALL})

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import fcntl
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,13 +32,12 @@ from mppobs.workloads.checkpoints import newest
 from mppobs.workloads.data import Dataset, make_dataset, parts_of
 from mppobs.workloads.gang import Gang, coordinator
 from mppobs.workloads.gang_member import Training
+from mppobs.workloads.made import sweep
 from mppobs.workloads.rnn_features import FEATURES, arrays_of, expected_features, prepare_stages
 from mppobs.workloads.rnn_model import Shape, train_alone
 
 SEED: Final = 20_000
 RATE: Final = 0.05
-_KEPT_SECONDS: Final = 24 * 3600.0
-"""How long the checkpoints of a job stay that nobody has gone on with."""
 _TOLERANCE: Final = 1e-9
 """Sums of floats in another order differ in the last of 16 digits, and training carries that on for some steps."""
 
@@ -164,7 +162,7 @@ def _own_directory(home: Path, job_id: str) -> Iterator[Path]:
     It goes when the block succeeds: what failed stays, to be gone on with by the next try of the same job.
     """
     home.mkdir(parents=True, exist_ok=True)
-    _sweep(home)
+    sweep(home)
     directory = home / job_id
     with (home / f"{job_id}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -172,13 +170,3 @@ def _own_directory(home: Path, job_id: str) -> Iterator[Path]:
         yield directory
         shutil.rmtree(directory)
         Path(lock.name).unlink(missing_ok=True)
-
-
-def _sweep(home: Path) -> None:
-    """Remove what jobs left that nobody has gone on with for a day."""
-    for path in home.iterdir():
-        try:
-            if time.time() - path.stat().st_mtime > _KEPT_SECONDS:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        except FileNotFoundError:  # its owner, or another sweep, was faster
-            continue
