@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mppobs.render.dashboards.build import built, drifted
+from mppobs.cli.asking import Prometheus, Reader, window_of
+from mppobs.errors import ConfigError
+from mppobs.render.dashboards.build import SUFFIX, built, drifted, load, parse, text_of
+from mppobs.render.dashboards.fields import Json
+from mppobs.units import parse_duration
 
 app = typer.Typer(no_args_is_help=True, help="Build, check and draw dashboards for Grafana.")
 
@@ -38,3 +45,68 @@ def build(
     if not differing:
         typer.echo(f"{len(texts)} dashboards are up to date")
     raise typer.Exit(1 if check and differing else 0)
+
+
+@app.command()
+def preview(
+    paths: Annotated[
+        list[Path], typer.Argument(help="NAME.json or NAME.dashboard.py files, or directories.", show_default=False)
+    ],
+    *,
+    prometheus: Annotated[str, typer.Option(help="URL of the Prometheus to ask.")],
+    out: Annotated[Path, typer.Option(help="Directory to write to.")],
+    span: Annotated[str, typer.Option(help="How far back, such as 15m; by default as each dashboard says.")] = "",
+    end: Annotated[str, typer.Option(help="Up to when, as Unix seconds or ISO 8601; by default now.")] = "",
+    scrape: Annotated[str, typer.Option(help="How often Prometheus scrapes.")] = "15s",
+    var: Annotated[list[str] | None, typer.Option(help="NAME=VALUE: choose a variable; the rest are All.")] = None,
+) -> None:
+    """
+    Draw dashboards from live data, as Grafana would lay them out: one SVG and one PNG each, without a Grafana.
+
+    For reviews of a change, for pages that show them, and for whoever has a Prometheus and no Grafana.
+    """
+    from mppobs.render.preview.page import save  # here, since only pictures need matplotlib
+
+    wanted = _chosen(var or [])
+    until = _moment(end)
+    seconds = parse_duration(span) if span else None
+    with Prometheus(prometheus) as server:
+        for name, dashboard in _loaded(paths).items():
+            window = window_of(dashboard, until, seconds, parse_duration(scrape))
+            for path in save(Reader(server, window, wanted).page(dashboard), out, name):
+                typer.echo(f"drawn      {path}")
+
+
+def _loaded(paths: list[Path]) -> dict[str, Json]:
+    """Return the JSON of every dashboard by its name, built where a source is given."""
+    found: dict[str, Json] = {}
+    for path in paths:
+        files = sorted(path.glob(f"*{SUFFIX}")) if path.is_dir() else [path]
+        for each in files:
+            if each.name.endswith(SUFFIX):
+                found[each.name.removesuffix(SUFFIX)] = json.loads(text_of(load(each)))
+            else:
+                found[each.stem] = parse(each)
+    if not found:
+        raise ConfigError(f"no dashboards in {', '.join(map(str, paths))}")
+    return found
+
+
+def _chosen(given: list[str]) -> dict[str, str]:
+    pairs = [each.partition("=") for each in given]
+    for name, equals, _value in pairs:
+        if not name or not equals:
+            raise ConfigError(f"--var {name}: write NAME=VALUE")
+    return {name: value for name, _, value in pairs}
+
+
+def _moment(text: str) -> float:
+    if not text:
+        return time.time()
+    try:
+        return float(text)
+    except ValueError:
+        try:
+            return datetime.fromisoformat(text).astimezone(UTC).timestamp()
+        except ValueError as error:
+            raise ConfigError(f"--end {text}: write Unix seconds, or a time such as 2026-01-31T03:00:00Z") from error

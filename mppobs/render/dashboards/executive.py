@@ -124,7 +124,7 @@ def _promises() -> Section:
         timeseries(
             Id.BUDGET_LEFT, "Error budgets left",
             "Share of each period's budget that is left. Below zero the promise is broken.",
-            Query(_S.slo(left, "pipeline"), "{{slo}}"), unit=SHARE, steps=_BUDGET, width=9, bounds=(None, 1),
+            Query(_S.slo(left, "pipeline"), "{{slo}}"), unit=SHARE, steps=_BUDGET, width=9, bounds=(-1, 1),
         ),
     ), Id.PROMISES_ROW)  # fmt: skip
 

@@ -55,7 +55,7 @@ def timeseries(
     """Return lines over time, or bars; `steps` are drawn as dashed lines across the picture."""
     custom: Json = {
         "drawStyle": "bars" if bars else "line", "lineInterpolation": "linear", "lineWidth": 1 if bars else 2,
-        "fillOpacity": 70 if bars else 35 if stacked else 8, "gradientMode": "none", "showPoints": "never",
+        "fillOpacity": 70 if bars else 35 if stacked else 0, "gradientMode": "none", "showPoints": "never",
         "spanNulls": False, "stacking": {"mode": "normal" if stacked else "none", "group": "A"},
         "axisPlacement": "auto", "scaleDistribution": {"type": "log", "log": 10} if logarithmic else {"type": "linear"},
         "thresholdsStyle": {"mode": "dashed" if steps else "off"}, "hideFrom": _HIDE,

@@ -60,6 +60,8 @@ _S: Final = Scope()
 _RUN: Final = (*PIPELINE, "job_id")
 _NEAR: Final = "~$pipeline|"
 """Alerts of the pipelines that are chosen, and those that are of none."""
+_ALERT: Final = ("alertname", "cluster", "pipeline", "job_id", "slo")
+"""What makes two alerts two for a person; one that burns in several windows is one."""
 STATES: Final[dict[float | str, tuple[str, str]]] = {
     "pending": ("pending", GREY), "running": ("running", BLUE), "success": ("success", GREEN),
     "failure": ("FAILURE", RED), "error": ("ERROR", RED), "cancelled": ("cancelled", GREY),
@@ -104,7 +106,7 @@ def _now(settings: Settings) -> Section:
             links=[to_debug(pipeline="${__field.labels.pipeline}")],
         ),
         _count(Id.PAGES, "Pages firing", "Alerts that wake somebody, firing now.",
-               Expr(f"count({firing(severity='page', pipeline=_NEAR)})") | call("vector", number(0)), RED),
+               Expr(f"count({latest(firing(severity='page', pipeline=_NEAR), _ALERT)})") | call("vector", number(0)), RED),
         _count(Id.RUNS_AT_RISK, "Runs at risk", "Running jobs that are predicted to finish after their deadline.",
                Expr(f"count({late})") | call("vector", number(0)), RED),
         _count(Id.SHARDS_FAILED, "Shards failed", "Shards that failed for good or were lost, in this time range.",
@@ -136,7 +138,7 @@ def _alerts(settings: Settings) -> Panel:
     return table(
         Id.ALERTS, "Firing now, and what to type next",
         "Every alert that fires. The name leads to its runbook, the pipeline to the debug dashboard.",
-        Query(whole, instant=True),
+        Query(latest(whole, (*_ALERT, "severity", "next")), instant=True),
         columns=(
             Column("severity", "Severity", width=90, cell="color-background", mappings=words(_SEVERITIES)),
             Column("alertname", "Alert", width=190, links=[runbook]),
