@@ -87,6 +87,8 @@ class Simulation:
         self.jobs: list[JobState] = []
         self.events = 0
         """Events that the scheduler was told."""
+        self.found = 0
+        """Outputs that a standby found in place and nobody had committed."""
         self._seed = seed
         self._policy = policy or Policy()
         self._observer = observer or Observer()
@@ -200,6 +202,7 @@ class Simulation:
             self._orphaned[job.key] = self._open.pop(job.key)
             for attempt in job.resume(f"{job.key}~"):
                 self._committed(job, attempt)
+                self.found += 1
             self._open[job.key] = job
             self._tell(job.submission(now))
 
