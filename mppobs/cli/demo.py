@@ -6,13 +6,11 @@ import io
 import json
 import os
 import re
-import signal
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any, Final
 
 import typer
@@ -23,6 +21,7 @@ from mppobs.cli import show
 from mppobs.cli.beside import SidecarProcess, Watcher
 from mppobs.cli.demo_jobs import TROUBLE_TOLD, TROUBLED_ROUND, Findings, run_queries
 from mppobs.cli.indicators import indicator_table
+from mppobs.cli.interrupts import terminate_as_interrupt
 from mppobs.cli.keeping import Keeper
 from mppobs.cli.progress import Board
 from mppobs.executor import Executor
@@ -87,7 +86,7 @@ def demo(
     )
     console = show.console()
     try:
-        with _terminate_as_interrupt():
+        with terminate_as_interrupt():
             findings = _run(options, console)
     except KeyboardInterrupt:
         console.print("stopped")
@@ -221,17 +220,3 @@ def _job_as_json(result: JobResult) -> dict[str, Any]:
         "shuffle_bytes": sum(stage.shuffle_read + stage.shuffle_written for stage in result.stages),
         "rows": sum(stage.rows for stage in result.stages),
     }
-
-
-@contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM end the block as Ctrl-C does, so that both clean up."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
