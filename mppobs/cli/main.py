@@ -33,6 +33,7 @@ class Command:
 
 COMMANDS: Final[dict[str, Command]] = {
     "demo": Command("Run two TPC-H queries on real data and show their indicators.", "mppobs.cli.demo:demo", "demo"),
+    "simulate": Command("Simulate an estate, a scenario or cluster sizes.", "mppobs.cli.simulate:simulate", "demo"),
     "status": Command("Show the indicators of every pipeline of a sidecar.", "mppobs.cli.status:status", "sidecar"),
     "jobs": Command("List the jobs of a sidecar.", "mppobs.cli.jobs:jobs", "sidecar"),
     "job": Command("Show one job: its stages, shards and stragglers.", "mppobs.cli.jobs:job", "sidecar"),

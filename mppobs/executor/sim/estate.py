@@ -119,7 +119,7 @@ def slo_yaml(estate: Sequence[Pipeline]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def simulate(
+def simulate_estate(
     estate: Sequence[Pipeline],
     *,
     days: int,
@@ -228,7 +228,7 @@ def _pipeline(number: int, seed: int) -> Pipeline:
         f"-{number // len(_WORDS) + 1}" if number >= len(_WORDS) else ""
     )
     tenant = _TENANTS[number % len(_TENANTS)]
-    width = max(8, round(60 * lognormal(0.6, seed, number, 1)))
+    width = max(8, round(120 * lognormal(0.6, seed, number, 1)))
     seconds = 40 * lognormal(0.4, seed, number, 2)
     first = StageModel("map", width, seconds, sigma=0.25, memory_bytes=GIB, rows=100_000)
     middle = StageModel("join", max(4, width // 2), seconds * 1.2, shuffle_bytes=256 * MIB, memory_bytes=2 * GIB,
