@@ -78,6 +78,17 @@ class Work:
     """Return what is worth saying of a right answer, in lines for people."""
 
 
+def split_paths(arguments: Mapping[str, Any], parts: int) -> list[dict[str, Any]]:
+    """
+    Deal the files of a shard out to several: the `split` of stages whose shards read `paths`.
+
+    >>> split_paths({"paths": ["a", "b", "c"]}, 2), len(split_paths({"paths": ["a"]}, 2))
+    ([{'paths': ['a', 'c']}, {'paths': ['b']}], 1)
+    """
+    paths = arguments["paths"]
+    return [{**arguments, "paths": paths[part::parts]} for part in range(min(parts, len(paths)))]
+
+
 def require(same: bool, message: str) -> None:
     """Raise `WrongAnswerError` with this message unless the two sides are the same."""
     if not same:

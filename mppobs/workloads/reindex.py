@@ -28,7 +28,7 @@ import pyarrow as pa
 import mppobs
 from mppobs.executor.plan import Limits, Plan, ShardPlan, Stage, path_of
 from mppobs.executor.task import TaskInput
-from mppobs.workloads.base import Setup, Work, require
+from mppobs.workloads.base import Setup, Work, require, split_paths
 from mppobs.workloads.made import make_once, sweep
 from mppobs.workloads.store import PrefixStore
 
@@ -85,6 +85,8 @@ def plan(setup: Setup, shards: int) -> Plan:
                 partition_by=("term", "slice"),
                 partitions=max(1, shards // 2),
                 arguments={"slices": setup.number("slices")},
+                splittable=True,
+                split=path_of(split_paths),
             ),
             Stage(
                 name="merge",

@@ -28,7 +28,7 @@ import pyarrow as pa
 import mppobs
 from mppobs.executor.plan import Plan, ShardPlan, Stage, path_of
 from mppobs.executor.task import TaskInput
-from mppobs.workloads.base import Setup, Work, require
+from mppobs.workloads.base import Setup, Work, require, split_paths
 from mppobs.workloads.made import make_once
 
 _IMAGES: Final = 4_000
@@ -88,12 +88,6 @@ def gather_thumbnails(task: TaskInput) -> pa.Table:
     """Return what was made, in the order of the images."""
     stages = task.arguments["stages"]
     return pa.concat_tables(task.read(stage) for stage in stages).sort_by("image")
-
-
-def split_paths(arguments: dict[str, Any], parts: int) -> list[dict[str, Any]]:
-    """Deal the files of a shard out to several."""
-    paths = arguments["paths"]
-    return [{**arguments, "paths": paths[part::parts]} for part in range(min(parts, len(paths)))]
 
 
 def thumbnail(data: bytes, pixels: int, curve: list[int]) -> bytes:

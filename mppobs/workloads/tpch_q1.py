@@ -57,7 +57,7 @@ def plan_q1(dataset: Dataset, shards: int) -> Plan:
         deadline=DEADLINE,
         stages=(
             scan("map", dataset, shards, "lineitem", map_prices, "salt", combiner=path_of(combine_prices)),
-            Stage(name="combine", task=path_of(merge_prices), reads=("map",)),
+            Stage(name="combine", task=path_of(merge_prices), reads=("map",), splittable=True),
             Stage(name="reduce", task=path_of(summarise_prices), reads=("combine",)),
         ),
     )

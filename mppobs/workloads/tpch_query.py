@@ -21,7 +21,7 @@ from pyarrow import parquet
 import mppobs
 from mppobs.executor.plan import Plan, ShardPlan, Stage, path_of
 from mppobs.executor.task import TaskInput
-from mppobs.workloads.base import Setup, Work, require
+from mppobs.workloads.base import Setup, Work, require, split_paths
 from mppobs.workloads.data import TABLES, Dataset, make_dataset, parts_of
 from mppobs.workloads.trouble import strike
 
@@ -141,6 +141,8 @@ def scan(
         combiner=combiner,
         reads=reads,
         arguments=arguments or {},
+        splittable=True,
+        split=path_of(split_paths),
     )
 
 

@@ -10,12 +10,13 @@ from pyarrow import parquet
 
 from mppobs.errors import ConfigError
 from mppobs.workloads import data
-from mppobs.workloads.data import TABLES, make_dataset
+from mppobs.workloads.data import TABLES, make_dataset, parts_of
+from tests.workloads.conftest import SCALE
 
 
-def test_every_table_is_there_in_all_its_parts(tmp_path: Path) -> None:
+def test_every_table_is_there_in_all_its_parts(tables: Path) -> None:
     """Each table has the parts asked for, together the rows that TPC-H prescribes for the scale factor."""
-    dataset = make_dataset(tmp_path, 0.01, 4)
+    dataset = make_dataset(tables, SCALE, parts_of(SCALE))
     rows = {table: sum(parquet.read_metadata(path).num_rows for path in dataset.files(table)) for table in TABLES}
 
     assert rows["customer"] == 1500

@@ -11,18 +11,25 @@ import pytest
 from mppobs.executor.task import TaskInput
 from mppobs.model import RunKind
 from mppobs.workloads.base import WrongAnswerError
-from mppobs.workloads.data import Dataset, make_dataset
+from mppobs.workloads.data import Dataset, make_dataset, parts_of
 from mppobs.workloads.registry import workload
 from mppobs.workloads.tpch import ALL_QUERIES, Q1, Q3
 from mppobs.workloads.tpch_query import Query, check
 from mppobs.workloads.trouble import Trouble, strike, with_trouble
+from tests.workloads.conftest import SCALE
 from tests.workloads.serial import run_serially
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+@pytest.fixture
+def dataset(tables: Path) -> Dataset:
     """Return small data in few parts."""
-    return make_dataset(tmp_path_factory.mktemp("tpch"), 0.01, 6)
+    return make_dataset(tables, SCALE, parts_of(SCALE))
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Return tiny data in many parts."""
+    return make_dataset(tmp_path_factory.mktemp("tiny"), 0.001, 24)
 
 
 @pytest.mark.parametrize("query", ALL_QUERIES, ids=lambda query: query.key)
@@ -35,10 +42,8 @@ def test_answers_are_those_of_duckdb(query: Query, dataset: Dataset) -> None:
 
 
 @pytest.mark.parametrize("query", ALL_QUERIES, ids=lambda query: query.key)
-def test_tiny_data_in_many_parts_works_too(query: Query, tmp_path: Path) -> None:
+def test_tiny_data_in_many_parts_works_too(query: Query, tiny: Dataset) -> None:
     """Shards and partitions without a single row change nothing."""
-    tiny = make_dataset(tmp_path, 0.001, 24)
-
     assert check(run_serially(query.plan(tiny)), query.expected(tiny)).difference == ""
 
 
@@ -46,8 +51,8 @@ def test_largest_stages_have_a_shard_for_each_part(dataset: Dataset) -> None:
     """Scans have one shard per file and exchanges feed half as many; both queries end in one."""
     q1, q3 = Q1.plan(dataset), Q3.plan(dataset)
 
-    assert [q1.shard_count(stage.name) for stage in q1.stages] == [6, 3, 1]
-    assert [q3.shard_count(stage.name) for stage in q3.stages] == [6, 6, 3, 6, 3, 1]
+    assert [q1.shard_count(stage.name) for stage in q1.stages] == [8, 4, 1]
+    assert [q3.shard_count(stage.name) for stage in q3.stages] == [8, 8, 4, 8, 4, 1]
 
 
 def test_the_check_sees_a_wrong_cent_and_a_wrong_order() -> None:
@@ -67,7 +72,7 @@ def test_trouble_reaches_the_shards_that_it_is_for(dataset: Dataset) -> None:
     troubled = with_trouble(plan, "lineitems", {2: Trouble.RAISE})
     faults = {part.shard: part.arguments.get("trouble") for part in troubled.stage("lineitems").shards or ()}
 
-    assert faults == {0: None, 1: None, 2: "raise", 3: None, 4: None, 5: None}
+    assert faults == {0: None, 1: None, 2: "raise", 3: None, 4: None, 5: None, 6: None, 7: None}
     assert [stage.name for stage in troubled.stages] == [stage.name for stage in plan.stages]
     assert troubled.stage("orders") == plan.stage("orders")
     assert troubled.run_kind is RunKind.DRILL is not plan.run_kind
@@ -85,28 +90,20 @@ def test_trouble_strikes_once() -> None:
     strike(attempt(0))
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a directory with the data of the queries as workloads."""
-    directory = tmp_path_factory.mktemp("cache")
-    workload("tpch-q1").prepare(directory, 0.001)
-    return directory
-
-
 @pytest.mark.parametrize("query", ALL_QUERIES, ids=lambda query: query.key)
 @pytest.mark.parametrize(("shards", "widest"), [(3, 3), (1000, 8)])
-def test_as_workloads_they_take_any_cut(query: Query, shards: int, widest: int, cache: Path) -> None:
+def test_as_workloads_they_take_any_cut(query: Query, shards: int, widest: int, tables: Path) -> None:
     """Fewer shards than files read several files each, more are as many as there are files; the answer stays right."""
     found = workload(f"tpch-{query.key.lower()}")
-    plan = found.plan(cache, 0.001, shards)
-    found.check(cache, 0.001, run_serially(plan))
+    plan = found.plan(tables, SCALE, shards)
+    found.check(tables, SCALE, run_serially(plan))
 
     assert max(plan.shard_count(stage.name) for stage in plan.stages) == widest
 
 
-def test_a_wrong_answer_is_told(cache: Path) -> None:
+def test_a_wrong_answer_is_told(tables: Path) -> None:
     """The check of a workload raises what says which query and what is wrong in its answer."""
     query = workload("tpch-q1")
-    answer = run_serially(query.plan(cache, 0.001, 2))
+    answer = run_serially(query.plan(tables, SCALE, 2))
     with pytest.raises(WrongAnswerError, match=r"TPC-H Q1: row 0, l_returnflag: .*, expected"):
-        query.check(cache, 0.001, pa.concat_tables([answer.slice(1), answer.slice(0, 1)]))
+        query.check(tables, SCALE, pa.concat_tables([answer.slice(1), answer.slice(0, 1)]))
