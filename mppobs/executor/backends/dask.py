@@ -164,7 +164,7 @@ class DaskEngine:
         future = self._futures[order.ticket] = self._client.submit(
             make_attempt, self._key, order.ticket, order.number, order.stage, order.order,
             key=f"{order.title}-{self._key}-{order.ticket}", workers=[member.address],
-            allow_other_workers=False, retries=0, pure=False,
+            allow_other_workers=False, retries=0, pure=False, fifo_timeout="0 s",
         )  # fmt: skip
         future.add_done_callback(partial(self._ran, order.ticket))
 
