@@ -24,11 +24,12 @@ The reference executor: runs plans of stages and shards on supervised worker pro
 """
 
 from mppobs.executor.driver import Executor
+from mppobs.executor.handle import JobHandle
 from mppobs.executor.plan import Limits, OnFailure, Plan, ShardPlan, Stage, path_of
 from mppobs.executor.result import JobFailedError, JobResult, Progress, ShardFailure, StageProgress
 from mppobs.executor.task import TaskInput, Throttled
 
 __all__ = [
-    "Executor", "JobFailedError", "JobResult", "Limits", "OnFailure", "Plan", "Progress", "ShardFailure", "ShardPlan",
-    "Stage", "StageProgress", "TaskInput", "Throttled", "path_of",
+    "Executor", "JobFailedError", "JobHandle", "JobResult", "Limits", "OnFailure", "Plan", "Progress", "ShardFailure",
+    "ShardPlan", "Stage", "StageProgress", "TaskInput", "Throttled", "path_of",
 ]  # fmt: skip

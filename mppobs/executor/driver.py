@@ -125,7 +125,11 @@ class Executor:
             handle.cancel()
             handle.wait()
             raise
-        return handle.result()
+        try:
+            return handle.result()
+        finally:
+            handle.remove()
+            self._handles.pop(handle.opened.job.key, None)
 
     def map(
         self, function: Callable[[Any], Any], items: Iterable[Any], *, chunk: int = 1, pipeline: str = "map"

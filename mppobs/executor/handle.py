@@ -69,6 +69,9 @@ class JobHandle:
         """
         Wait for the job's end and return how it ended, and its answer. A failed job is a result too.
 
+        The job's data stays until `remove`, or until its executor is closed: whoever dies before it has made use of
+        the answer can be followed by another coordinator, which gives it again.
+
         Raises `TimeoutError` after so many seconds, `ExchangeError` where the answer is gone, `WorkersBrokenError`
         where no worker could be started, and `LeaseLostError` where another coordinator has taken the job over.
         """
@@ -79,7 +82,6 @@ class JobHandle:
                 raise self._error
             if self._result is None:
                 self._result = self._read_result()
-                self.opened.remove()
         return self._result
 
     def end(self, error: BaseException | None = None) -> None:
@@ -89,9 +91,9 @@ class JobHandle:
             self._ended.set()
 
     def remove(self) -> None:
-        """Remove the job's data, unless its answer has been read and it is gone. For the executor alone."""
+        """Remove the data of a job that has ended. May be called twice."""
         if self._result is None and self._error is None:
-            self._error = LookupError(f"the answer of job {self.job_id} was not read before its executor was closed")
+            self._error = LookupError(f"the answer of job {self.job_id} was not read before its data was removed")
         self.opened.remove()
 
     def _read_result(self) -> JobResult:

@@ -23,7 +23,6 @@ from mppobs.errors import ConfigError
 from mppobs.executor import (
     Executor,
     JobFailedError,
-    JobResult,
     Limits,
     OnFailure,
     Plan,
@@ -34,9 +33,9 @@ from mppobs.executor import (
 from mppobs.model import AttemptOutcome, JobOutcome, Reason
 from mppobs.testing import Captured, Script, capture
 from tests.executor import tasks
+from tests.executor.plans import QUICK, as_dict, expected, group_by
 
 ROOT = Path(__file__).parents[2]
-QUICK = Limits(backoff=0.01)
 
 
 @pytest.fixture
@@ -58,42 +57,6 @@ def one_stage(task: Any, shards: int = 1, limits: Limits = QUICK, **arguments: A
     parts = tuple(ShardPlan(number) for number in range(shards))
     stage = Stage("only", f"tests.executor.tasks:{task.__name__}", parts, arguments=arguments, limits=limits)
     return Plan("test", (stage,))
-
-
-def group_by(shards: int = 8, partitions: int = 4, keys: int = 50, combiner: str = "", **values: Any) -> Plan:
-    """Return a plan that adds up 1000 numbers per shard by key, and the answer in one row for each key."""
-    parts = tuple(
-        ShardPlan(f"part-{n}", {"first": n * 1000, "count": 1000, "keys": keys}, input_bytes=n) for n in range(shards)
-    )
-    arguments = {"pause": values.pop("pause", 0.0)}
-    numbers = Stage(
-        "numbers",
-        "tests.executor.tasks:numbers",
-        parts,
-        partition_by=("k",),
-        partitions=partitions,
-        combiner=combiner,
-        arguments=arguments,
-        limits=values.get("limits", QUICK),
-    )
-    sums = Stage("sums", "tests.executor.tasks:sums", reads=("numbers",), arguments=arguments, limits=numbers.limits)
-    return Plan("group-by", (numbers, sums), **{k: v for k, v in values.items() if k != "limits"})
-
-
-def expected(shards: int = 8, keys: int = 50) -> dict[int, int]:
-    """Return what `group_by` should answer, computed the plain way."""
-    totals: Counter[int] = Counter()
-    for value in range(shards * 1000):
-        totals[value * 7919 % keys] += value
-    return dict(totals)
-
-
-def as_dict(result: JobResult) -> dict[int, int]:
-    """Return an answer as key and sum, and fail where a key is there twice."""
-    table = result.check().answer
-    answer = dict(zip(table["k"].to_pylist(), table["v"].to_pylist(), strict=True))
-    assert len(answer) == table.num_rows
-    return answer
 
 
 def test_a_word_count_is_right(executor: Executor) -> None:
@@ -339,6 +302,7 @@ ORPHAN = """
 import sys
 from mppobs.executor import *
 from tests.executor import tasks
+from tests.executor.plans import QUICK, as_dict, expected, group_by
 if __name__ == "__main__":
     stage = Stage("only", "tests.executor.tasks:hang", (ShardPlan(0),), arguments={"slow": [0], "kind": True})
     with Executor(2, sys.argv[1]) as executor:

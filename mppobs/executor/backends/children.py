@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
+from typing import Final
 
 from mppobs.executor.backends import worker as inside
 from mppobs.executor.backends.base import Place
 from mppobs.executor.backends.wire import Inbox, Outbox, frame
 from mppobs.executor.events import AttemptId
 from mppobs.model import Reason
+
+_FORKS: Final = 10
+"""Tries at starting one process: a fork server that dies ten times in a row will not live."""
+_FORK_PAUSE: Final = 0.02
 
 
 @dataclass(slots=True)
@@ -25,6 +31,8 @@ class Child:
     outbox: Outbox
     stops: Connection
     pipes: tuple[Connection, ...]
+    generation: int
+    """Deaths at the start that were counted before it was started."""
     name: str = ""
     """Empty while it is a spare that no seat has needed yet."""
     seat: Seat | None = None
@@ -75,15 +83,30 @@ class Seat:
     """Whether nobody is to take it any more."""
 
 
-def fork(context: ForkServerContext) -> Child:
-    """Start one process with pipes of its own; it waits for its `WorkerSetup`."""
-    orders_in, orders_out = Pipe(duplex=False)
-    results_in, results_out = Pipe(duplex=False)
-    stops_in, stops_out = Pipe(duplex=False)
-    process = context.Process(target=inside.main, args=(orders_in, results_out, stops_in), daemon=True)
-    process.start()
-    for theirs in (orders_in, results_out, stops_in):
-        theirs.close()
+def fork(context: ForkServerContext, generation: int) -> Child:
+    """
+    Start one process with pipes of its own; it waits for its `WorkerSetup`.
+
+    The fork server may be killed at any moment, also while it forks: another one is started then.
+    """
+    for left in range(_FORKS, 0, -1):
+        pairs = [Pipe(duplex=False) for _ in range(3)]
+        (orders_in, orders_out), (results_in, results_out), (stops_in, stops_out) = pairs
+        process = context.Process(target=inside.main, args=(orders_in, results_out, stops_in), daemon=True)
+        try:
+            process.start()
+        except (EOFError, OSError):
+            for pipe in (end for pair in pairs for end in pair):
+                pipe.close()
+            if left == 1:
+                raise
+            # It takes a moment from the end of its connections to its being a process that has ended.
+            time.sleep(_FORK_PAUSE)
+            continue
+        for theirs in (orders_in, results_out, stops_in):
+            theirs.close()
+        break
     os.set_blocking(results_in.fileno(), False)
     inbox, outbox = Inbox(results_in.fileno()), Outbox(orders_out.fileno())
-    return Child(process, process.pid or 0, inbox, outbox, stops_out, (orders_out, results_in, stops_out))
+    pipes = (orders_out, results_in, stops_out)
+    return Child(process, process.pid or 0, inbox, outbox, stops_out, pipes, generation)

@@ -259,7 +259,7 @@ class LocalBackend:
 
     def _fork(self) -> Child:
         """Start one process."""
-        child = fork(self._context)
+        child = fork(self._context, self._boot_deaths)
         self._living[child.pid] = child
         self._selector.register(child.inbox.handle, selectors.EVENT_READ, (child,))
         self._selector.register(child.process.sentinel, selectors.EVENT_READ, child.pid)
@@ -285,7 +285,8 @@ class LocalBackend:
         if child.ready:
             self._news.append(Down(child.name, child.end or Reason.WORKER_LOST))
         elif child.end is None:
-            self._boot_deaths += 1
+            # Those that were started side by side, and died with their fork server, count once.
+            self._boot_deaths = max(self._boot_deaths, child.generation + 1)
             if self._boot_deaths >= BOOT_DEATHS:
                 raise WorkersBrokenError(f"{self._boot_deaths} worker processes in a row died before they were ready")
         self._replace(child)
@@ -363,6 +364,8 @@ class LocalBackend:
 
     def _ready(self, child: Child, journal: str) -> None:
         self._boot_deaths = 0
+        for other in self._living.values():
+            other.generation = 0
         child.ready = True
         child.journal = Path(journal) if journal else None
         if child.seat is not None:
