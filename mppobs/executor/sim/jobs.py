@@ -28,6 +28,8 @@ class StageState:
         self.first_starts = array("q", [-1]) * model.shards
         self.tries = array("H", bytes(2 * model.shards))
         """Attempts of each shard that have begun, under any coordinator."""
+        self.outputs: dict[int, AttemptId] = {}
+        """What is in place, by shard. The first that renames wins."""
         self.offsets: dict[int, int] = {}
         """Of shards that were tried under an earlier coordinator: how often."""
 
@@ -61,8 +63,6 @@ class JobState:
         self.stages = [StageState(stage) for stage in model.stages]
         self.end: JobEnded | None = None
         self.end_ns = 0
-        self.outputs: dict[int, AttemptId] = {}
-        """What is in place, by stage and shard: see `place_of`. The first that renames wins."""
 
     def submission(self, now_ns: int) -> JobSubmitted:
         """Return the event that submits it, or that resumes it under another coordinator."""
@@ -87,7 +87,10 @@ class JobState:
         for stage in self.stages:
             stage.offsets = {shard: tries for shard, tries in enumerate(stage.tries) if tries}
         return [
-            attempt for attempt in self.outputs.values() if self.stages[attempt.stage].status[attempt.shard] == OPEN
+            attempt
+            for stage in self.stages
+            for attempt in stage.outputs.values()
+            if stage.status[attempt.shard] == OPEN
         ]
 
     def demand(self, attempt: AttemptId) -> Demand:
@@ -100,8 +103,3 @@ class JobState:
             int(model.memory_bytes * ratio), int(model.shuffle_bytes * ratio), model.requests, stage.roots[shard],
             stage.offsets.get(shard, 0) if stage.offsets else 0, stage.plain,
         )  # fmt: skip
-
-
-def place_of(attempt: AttemptId) -> int:
-    """Return the number under which the output of an attempt's shard is kept."""
-    return attempt.stage << 40 | attempt.shard

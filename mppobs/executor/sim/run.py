@@ -41,7 +41,7 @@ from mppobs.executor.faults import ArmedFault, Fault, FaultKind, Layer, arm
 from mppobs.executor.policies import Policy
 from mppobs.executor.scheduler import Scheduler
 from mppobs.executor.sim.fate import skewed_sizes
-from mppobs.executor.sim.jobs import COMMITTED, FAILED, OPEN, JobState, StageState, place_of
+from mppobs.executor.sim.jobs import COMMITTED, FAILED, OPEN, JobState, StageState
 from mppobs.executor.sim.model import Cluster, JobModel
 from mppobs.executor.sim.observe import Observer, Tried
 from mppobs.executor.sim.places import Running, SimWorker
@@ -234,11 +234,13 @@ class Simulation:
     def _tell(self, event: Event) -> None:
         """Tell the scheduler of an event and do what it decides, and what follows from that."""
         assert self._scheduler is not None
-        todo, deeds, on = self._todo, self._deeds, self._scheduler.on
-        todo.append(event)
+        todo, deeds, on, now_ns = self._todo, self._deeds, self._scheduler.on, self.world.now_ns
+        self.events += 1
+        for action in on(event, now_ns):
+            deeds[type(action)](action)
         while todo:
             self.events += 1
-            for action in on(todo.popleft(), self.world.now_ns):
+            for action in on(todo.popleft(), now_ns):
                 deeds[type(action)](action)
 
     # What happened
@@ -252,11 +254,11 @@ class Simulation:
         running = self.world.last
         assert running is not None
         job, stage = self._place(running.attempt)
-        shard = running.attempt.shard
+        shard, number = running.attempt.shard, running.attempt.number + running.demand.offset
         if stage.first_starts[shard] < 0:
             stage.first_starts[shard] = running.started_ns
-        number = running.attempt.number + running.demand.offset
-        stage.tries[shard] = max(stage.tries[shard], number + 1)
+        if stage.tries[shard] <= number:
+            stage.tries[shard] = number + 1
         self._observer.started(job, running.attempt.stage, shard, number, running.worker.name, running.speculative)
         return event
 
@@ -264,9 +266,9 @@ class Simulation:
         """Take in the end of an attempt; the first whose output is in place wins, whoever ran it."""
         running = self.world.last
         assert running is not None
-        job, _ = self._place(event.attempt)
+        job, stage = self._place(event.attempt)
         if event.outcome is AttemptOutcome.SUCCESS:
-            winner = job.outputs.setdefault(place_of(event.attempt), event.attempt)
+            winner = stage.outputs.setdefault(event.attempt.shard, event.attempt)
             if winner is not event.attempt:
                 event = event._replace(
                     outcome=AttemptOutcome.SUPERSEDED, reason=Reason.SUPERSEDED, winner=winner.number
@@ -317,7 +319,7 @@ class Simulation:
         assert stage.status[attempt.shard] == OPEN, f"{attempt} is decided already"
         stage.status[attempt.shard] = COMMITTED
         # The winner may be an attempt of an earlier coordinator, whose numbers are not this one's.
-        winner = job.outputs[place_of(attempt)]
+        winner = stage.outputs[attempt.shard]
         number = winner.number + (stage.offsets.get(attempt.shard, 0) if winner.job == job.key else 0)
         self._observer.decided(
             job, attempt.stage, attempt.shard, number, ShardOutcome.COMMITTED, Reason.NONE, self.world.now_ns

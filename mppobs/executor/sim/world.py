@@ -58,8 +58,10 @@ class World:
         self._seed = seed
         self._dispatch_ns = int(cluster.dispatch * 1e9)
         self._heap: list[tuple[int, int, _Happening, tuple[Any, ...]]] = []
+        self._begins: deque[tuple[int, int, Running]] = deque()
+        """Attempts that idle workers begin, in the order of their times, since each waits for as long."""
         self._serial = 0
-        self._hired = self._replaced = 0
+        self._hired = self._replaced = self._booting = 0
         self._wanted = cluster.nodes
         self._reading = 0
         self._tokens = cluster.storage_requests_per_second
@@ -80,7 +82,8 @@ class World:
         self.running[attempt] = running
         target.queue.append(running)
         if len(target.queue) == 1:
-            self._at(self.now_ns + self._dispatch_ns, self._begin, running)
+            self._serial += 1
+            self._begins.append((self.now_ns + self._dispatch_ns, self._serial, running))
 
     def stop(self, attempt: AttemptId, outcome: AttemptOutcome) -> None:
         """Have an attempt end early, soon."""
@@ -92,18 +95,12 @@ class World:
     def resize(self, workers: int) -> None:
         """Have so many workers, rounded up to whole nodes: new ones boot, the youngest idle ones are drained."""
         self._wanted = -(-workers // self.cluster.lanes)
-        coming = self._wanted - len([node for node in self.nodes.values() if not node.leaving])
+        coming = self._wanted - self._staying - self._booting
         for _ in range(coming):
             self._hire(self.cluster.replacement)
         leaving = sorted(self.nodes.values(), key=lambda node: (node.busy, -node.number))
         for node in [node for node in leaving if not node.leaving][: max(-coming, 0)]:
             self._drain(node, self.cluster.notice, replace=False)
-
-    def lose(self, node: str, reason: Reason = Reason.NODE_LOST, away: float = 0.0) -> None:
-        """Have a node die now; it is noticed a little later, and replaced, after `away` seconds at the earliest."""
-        found = self.nodes.get(node)
-        if found is not None:
-            self._die(found, reason, max(away, self.cluster.replacement), replace=True)
 
     def kill_worker(self, name: str, reason: Reason, away: float) -> None:
         """Have one worker die now, and another take its place on its node after `away` seconds."""
@@ -127,11 +124,18 @@ class World:
 
     def next(self, until_ns: int) -> Event | None:
         """Return the next event up to a time, and move the clock there, or to that time where there is none."""
-        heap = self._heap
-        while heap and heap[0][0] <= until_ns:
-            at, _, happens, what = heapq.heappop(heap)
-            self.now_ns = at
-            event = happens(*what)
+        heap, begins = self._heap, self._begins
+        while True:
+            if begins and (not heap or begins[0][:2] < heap[0][:2]):
+                if begins[0][0] > until_ns:
+                    break
+                self.now_ns, _, running = begins.popleft()
+                event = self._begin(running)
+            elif heap and heap[0][0] <= until_ns:
+                self.now_ns, _, happens, what = heapq.heappop(heap)
+                event = happens(*what)
+            else:
+                break
             if event is not None:
                 return event
         self.now_ns = max(self.now_ns, until_ns)
@@ -140,7 +144,13 @@ class World:
     @property
     def next_ns(self) -> int:
         """Return when something happens next; -1 where nothing ever will."""
-        return self._heap[0][0] if self._heap else -1
+        times = [queue[0][0] for queue in (self._heap, self._begins) if queue]
+        return min(times, default=-1)
+
+    @property
+    def _staying(self) -> int:
+        """Return how many nodes are there to stay."""
+        return sum(1 for node in self.nodes.values() if not node.leaving)
 
     def bill(self, now_ns: int) -> float:
         """Return what the nodes have cost so far, in US dollars, from their boot to their end."""
@@ -154,6 +164,7 @@ class World:
     # Attempts
 
     def _begin(self, running: Running) -> Event | None:
+        """An attempt begins; with that it is decided what becomes of it, unless its node or somebody ends it."""
         if running.over:
             return None
         demand, worker = running.demand, running.worker
@@ -166,7 +177,8 @@ class World:
         worker.node.memory_used += fate.peak_memory
         self._reading += demand.read_bytes > 0
         running.ends_ns = self.now_ns + int(fate.seconds * 1e9)
-        self._at(running.ends_ns, self._end, running, None)
+        self._serial += 1
+        heapq.heappush(self._heap, (running.ends_ns, self._serial, self._end, (running, None)))
         if fate.seconds > _PROGRESS_AFTER * demand.seconds > 0:
             self._later(_PROGRESS_AFTER * demand.seconds, self._progress, running, fate.seconds)
         return AttemptStarted(running.attempt)
@@ -202,11 +214,14 @@ class World:
         """An attempt comes to its end, or is stopped before."""
         if running.over:
             return None
-        attempt, worker = running.attempt, running.worker
+        attempt, queue = running.attempt, running.worker.queue
         self._forget(running)
-        worker.queue.remove(running)
-        if worker.queue and worker.queue[0].started_ns < 0:
-            self._later(0.0, self._begin, worker.queue[0])
+        if queue[0] is running:
+            queue.popleft()
+        else:
+            queue.remove(running)
+        if queue and queue[0].started_ns < 0:
+            self._later(0.0, self._begin, queue[0])
         fate, self.last = running.fate, running
         if stopped is not None:
             return AttemptEnded(attempt, stopped, duration_ns=running.age(self.now_ns))
@@ -234,10 +249,15 @@ class World:
         # Every so manieth, so that any number of nodes has its share, in all zones.
         spot = int(number * cluster.spot_share) > int((number - 1) * cluster.spot_share)
         speed = lognormal(cluster.speed_sigma, self._seed, number, 3)
+        self._booting += 1
         node = Node(f"node-{number}", number, f"zone-{'abcdefghijklmnop'[number % cluster.zones % 16]}", spot, speed)
         self._later(seconds, self._boot, node)
 
     def _boot(self, node: Node) -> None:
+        """A node is there, and its workers soon after, unless it is not wanted any more."""
+        self._booting -= 1
+        if self._staying >= self._wanted:
+            return
         node.up_ns = self.now_ns
         self.nodes[node.name] = node
         for lane in range(self.cluster.lanes):
@@ -278,7 +298,7 @@ class World:
             for running in worker.queue:
                 self._forget(running)
             self._later(0.0 if announced else self.cluster.detection, self._tell, WorkerLost(worker.name, reason))
-        if replace and len(self.nodes) < self._wanted:
+        if replace and self._staying + self._booting < self._wanted:
             self._hire(away or self.cluster.replacement)
 
     # Faults and time
