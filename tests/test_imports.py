@@ -44,7 +44,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "testing": set(),
     "cost": {"yaml"},
     "diagnose": set(),
-    "slo": {"promql_parser", "yaml"},
+    "slo": {"numpy", "promql_parser", "yaml"},
     "render": {"grafanalib", "jinja2", "promql_parser", "yaml"},
     "executor": {"distributed", "fsspec", "numpy", "pyarrow", "ray"},
     "workloads": {"pyarrow", "duckdb", "numpy", "PIL"},
