@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ import pytest
 from mppobs.catalog.indicators import BY_KEY
 from mppobs.catalog.metrics import BY_NAME, METRICS, Metric, Type
 from mppobs.cost.prices import load_prices
+from mppobs.runbooks import Block, filled, names, parse, text_of
 from tests import servers
 from tests.recompute import Recomputed, differences
 
@@ -246,6 +248,57 @@ def test_commands_read_the_sidecar_of_the_demo(demo: DemoRun) -> None:
     newest = listed[0]["job_id"]
     assert "join-lineitems" in mppobs("job", newest)
     assert json.loads(mppobs("job", newest, "--json"))["outcome"] == "success"
+
+
+RUNNABLE = [
+    pytest.param(block, id=f"{name}-{number}")
+    for name in names()
+    for number, block in enumerate(parse(text_of(name)).blocks)
+    if "run" in block.tags
+]
+SIGNATURES = [
+    pytest.param(filled(block.text, {"PIPELINE": pipeline}), id=f"{name}-{pipeline}")
+    for name in names()
+    for block in parse(text_of(name)).blocks
+    for pipeline in sorted(PIPELINES)
+    if "signature" in block.tags and name != "MppPartitionSkew"  # the demo has a straggler on purpose
+]
+
+
+@pytest.mark.parametrize("block", RUNNABLE)
+def test_commands_of_runbooks_show_what_the_page_says(block: Block, demo: DemoRun, tmp_path: Path) -> None:
+    """Every block of a runbook that only reads runs, and its output holds what the page promises to be seen."""
+    command = tmp_path / "mppobs"
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m mppobs.cli.main "$@"\n')
+    command.chmod(0o755)
+    env = {
+        **os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "COLUMNS": "200", "MPPOBS_SIDECAR_URL": demo.url,
+        "PIPELINE": "tpch-shipping-priority", "JOB": demo.found["jobs"][0]["job_id"], "PYTHONPATH": str(ROOT),
+    }  # fmt: skip
+    done = subprocess.run(["bash", "-euc", block.text], env=env, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+    assert block.seen
+    assert [word for word in block.seen if word not in done.stdout] == []
+
+
+@pytest.mark.parametrize("query", SIGNATURES)
+def test_signatures_of_runbooks_are_silent_in_good_health(query: str, demo: DemoRun) -> None:
+    """What a runbook takes for the sign of its trouble is not there when there is no such trouble."""
+    assert demo.prometheus.query(query) == []
+
+
+def test_sidecar_serves_the_runbooks(demo: DemoRun) -> None:
+    """The address that an alert names shows its page, with links that lead on; an unknown one says the nearest."""
+    page = httpx.get(f"{demo.url}/runbooks/MppRetryStorm")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "<h1>MppRetryStorm</h1>" in page.text
+    for link in re.findall(r'href="(\w+)"', page.text):
+        assert httpx.get(f"{demo.url}/runbooks/{link}").is_success
+    assert "MppRetryStorm" in httpx.get(f"{demo.url}/runbooks").text
+    unknown = httpx.get(f"{demo.url}/runbooks/MppRetryStrom")
+    assert unknown.status_code == 404
+    assert "MppRetryStorm" in unknown.json()["detail"]
 
 
 def test_sidecar_of_the_demo_is_ready_and_describes_itself(demo: DemoRun) -> None:

@@ -33,6 +33,7 @@ class Command:
 
 COMMANDS: Final[dict[str, Command]] = {
     "demo": Command("Run two TPC-H queries on real data and show their indicators.", "mppobs.cli.demo:demo", "demo"),
+    "run": Command("Run a workload on any backend, with faults, and check its answer.", "mppobs.cli.run:run", "demo"),
     "simulate": Command("Simulate an estate, a scenario or cluster sizes.", "mppobs.cli.simulate:simulate", "demo"),
     "status": Command("Show the indicators of every pipeline of a sidecar.", "mppobs.cli.status:status", "sidecar"),
     "jobs": Command("List the jobs of a sidecar.", "mppobs.cli.jobs:jobs", "sidecar"),
@@ -41,6 +42,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "slo": Command("Check service level objectives before they are promised.", "mppobs.cli.slo:app", "render"),
     "generate": Command("Write rules, alerts and routing for a set of SLOs.", "mppobs.cli.generate:generate", "render"),
     "dashboards": Command("Build, check and draw dashboards for Grafana.", "mppobs.cli.dashboards:app", "render"),
+    "runbook": Command("Show what to do about an alert.", "mppobs.cli.runbook:runbook"),
     "journal": Command("Read a worker's journal by hand.", "mppobs.cli.journal:app"),
 }  # fmt: skip
 """Every command but `version`, in the order of the help text."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
 import typer
@@ -21,6 +22,8 @@ _LESS: Final = ("complete", "p50", "jobs", "cost/job", "retries", "shards", "ten
 
 
 def status(
+    pipeline: Annotated[str | None, typer.Option("--pipeline", "-p", help="Only this pipeline.")] = None,
+    cluster: Annotated[str | None, typer.Option("--cluster", help="Only this cluster.")] = None,
     url: UrlOption = DEFAULT_URL,
     token: TokenOption = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on showing it until interrupted.")] = False,
@@ -34,31 +37,37 @@ def status(
 
     Counts are since the sidecar's store was made; p50 and p99 are of shards committed in the last hour.
     """
+    wanted = {"pipeline": pipeline, "cluster": cluster}
     with SidecarClient(url, token) as client:
         if as_json:
-            show.print_json(client.get("/pipelines"))
+            show.print_json(client.get("/pipelines", wanted))
         elif watch:
-            _watch(client, interval)
+            _watch(client, wanted, interval)
         else:
-            show.console().print(pipelines_table(client.get("/pipelines")["pipelines"]))
+            show.console().print(_looked(client, wanted))
 
 
-def _watch(client: SidecarClient, interval: float) -> None:
+def _looked(client: SidecarClient, wanted: Mapping[str, str | None]) -> Table:
+    """Return the table as it is now."""
+    return pipelines_table(client.get("/pipelines", wanted)["pipelines"])
+
+
+def _watch(client: SidecarClient, wanted: Mapping[str, str | None], interval: float) -> None:
     """Show the table over and over. A sidecar that goes away is said so, and waited for."""
-    shown: RenderableType = pipelines_table(client.get("/pipelines")["pipelines"])
+    shown: RenderableType = _looked(client, wanted)
     with Live(shown, console=show.console(), auto_refresh=False) as live:
         try:
             while True:
                 live.update(shown, refresh=True)
                 time.sleep(interval)
-                shown = _again(client, shown)
+                shown = _again(client, wanted, shown)
         except KeyboardInterrupt:
             return
 
 
-def _again(client: SidecarClient, before: RenderableType) -> RenderableType:
+def _again(client: SidecarClient, wanted: Mapping[str, str | None], before: RenderableType) -> RenderableType:
     try:
-        return pipelines_table(client.get("/pipelines")["pipelines"])
+        return _looked(client, wanted)
     except SidecarError as error:
         old = before.renderables[0] if isinstance(before, Group) else before
         return Group(old, Text(str(error), show.BAD))

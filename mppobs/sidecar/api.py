@@ -27,7 +27,6 @@ from mppobs.sidecar.filters import (
     PipelineFilters,
     RunFilters,
     ShardFilters,
-    SliFilters,
     SloFilters,
 )  # fmt: skip
 from mppobs.sidecar.problems import ProblemError, documented, short
@@ -93,7 +92,7 @@ def _job_routes(router: APIRouter, reading: Reading, clock: Clock) -> None:
 
 
 def _pipeline_routes(router: APIRouter, reading: Reading, clock: Clock) -> None:
-    @router.get("/pipelines", tags=["indicators"], responses=_INVALID)
+    @router.get("/pipelines", tags=["indicators"], responses=_UNKNOWN)
     def pipelines(filters: Annotated[PipelineFilters, Query()]) -> PipelineList:
         """List every pipeline with its main figures."""
         now = clock.time_ns()
@@ -101,16 +100,16 @@ def _pipeline_routes(router: APIRouter, reading: Reading, clock: Clock) -> None:
             stages = answers.stages_by_pipeline(view)
             found = [
                 answers.pipeline(view.pipelines[key], stages[key], view.live.pipelines.get(key, LivePipeline()), now)
-                for key in _chosen(view, filters, None)
+                for key in _chosen(view, filters)
             ]
         return PipelineList(pipelines=found)
 
     @router.get("/slis", tags=["indicators"], responses=_UNKNOWN)
-    def slis(filters: Annotated[SliFilters, Query()]) -> SliReport:
+    def slis(filters: Annotated[PipelineFilters, Query()]) -> SliReport:
         """Report the indicators M1 to M12 of every pipeline, or of one."""
         now = clock.time_ns()
         with reading.view(now) as view:
-            return answers.sli_report(view, _chosen(view, filters, filters.pipeline), now)
+            return answers.sli_report(view, _chosen(view, filters), now)
 
 
 def _slo_routes(router: APIRouter, reading: Reading, clock: Clock) -> None:
@@ -189,8 +188,9 @@ def _unknown(reading: Reading, job_id: str) -> str:
     return f"the newest: {', '.join(map(short, known[:3]))}" if known else "none has been seen yet"
 
 
-def _chosen(view: View, filters: PipelineFilters, pipeline: str | None) -> list[PipelineKey]:
+def _chosen(view: View, filters: PipelineFilters) -> list[PipelineKey]:
     """Return the pipelines that pass the filters, in order. A name that none has is refused with the nearest one."""
+    pipeline = filters.pipeline
     if pipeline is not None and all(key.pipeline != pipeline for key in view.pipelines):
         known = sorted({key.pipeline for key in view.pipelines})[:1000]
         hint = nearest(pipeline[:200], known[:20]) if known else "none is known yet"

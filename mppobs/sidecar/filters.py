@@ -113,14 +113,9 @@ class SloFilters(Filters):
 class PipelineFilters(Filters):
     """Which pipelines."""
 
+    pipeline: Name | None = None
+    """Only this pipeline."""
     tenant: Name | None = None
     """Only this tenant."""
     cluster: Name | None = None
     """Only this cluster."""
-
-
-class SliFilters(PipelineFilters):
-    """Whose indicators."""
-
-    pipeline: Name | None = None
-    """Only this pipeline."""

@@ -35,6 +35,7 @@ from mppobs.sidecar.problems import (
     on_invalid_request,
 )  # fmt: skip
 from mppobs.sidecar.reading import Exposing, Reading
+from mppobs.sidecar.runbooks import runbooks_router
 from mppobs.sidecar.settings import SidecarSettings
 from mppobs.version import __version__
 
@@ -73,6 +74,7 @@ def build_app(parts: Parts) -> FastAPI:
     read_denied: Responses = denied if may_read else {}
     app.include_router(_index_router(parts))
     app.include_router(_health_router(parts))
+    app.include_router(runbooks_router())
     app.include_router(_metrics_router(parts), dependencies=may_read, responses=read_denied)
     if parts.reading is not None:
         app.include_router(api_router(parts.reading, parts.clock), dependencies=may_read, responses=read_denied)
@@ -92,6 +94,7 @@ def _index_router(parts: Parts) -> APIRouter:
     reads = ("jobs", "pipelines", "slis", "slos") if parts.reading is not None else ()
     links = {
         "metrics": "/metrics", "openapi": "/openapi.json", "health": "/healthz", "ready": "/readyz",
+        "runbooks": "/runbooks",
         **{name: f"/api/v1/{name}" for name in reads},
     }  # fmt: skip
 

@@ -107,7 +107,7 @@ def test_watching_goes_on_until_interrupted_and_survives_a_sidecar_that_goes_awa
     """The last table stays, with what is wrong below it."""
     looks = 0
 
-    def look(client: SidecarClient, path: str) -> dict[str, Any]:
+    def look(client: SidecarClient, path: str, query: object) -> dict[str, Any]:
         nonlocal looks
         looks += 1
         if looks == 2:
