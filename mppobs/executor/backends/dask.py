@@ -3,8 +3,8 @@ Dask as a backend: each attempt is a Dask task of its own that may run on one wo
 
 A task that is bound to the address of its worker is never run anywhere else: not stolen, and not begun again by the
 scheduler when its worker dies, since a replacement has another address. With `retries=0` that switches all of Dask's
-own retries off, on any cluster, whatever its settings. What a worker has to say is heard by long polls through the
-scheduler, so it works wherever a client works.
+own retries off, on any cluster, whatever its settings. What a worker has to say comes as events through the scheduler,
+in their order, so it works wherever a client works.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import pickle
 import signal
 import uuid
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from queue import SimpleQueue
@@ -38,6 +38,8 @@ _ABILITIES: Final = Capabilities(
     placement=True,
     eviction=True,
 )
+_EVENT_BYTES: Final = 32 * 1024
+"""The largest event: a thousand of them, which a scheduler keeps, are then 32 MiB."""
 _CONNECT_SECONDS: Final = 30
 _CLOSE_SECONDS: Final = 5.0
 
@@ -52,39 +54,63 @@ class _Member(NamedTuple):
 
 
 class _Hosted:
-    """A host inside a Dask worker, and the event by which its listener is woken."""
+    """
+    A host inside a Dask worker. What it has to say goes out as events, in the stream that the worker has anyway.
 
-    def __init__(self, setup: HostSetup) -> None:
+    The scheduler keeps a thousand of them for those who look later, so what is large is kept here to be fetched, and
+    what comes after it too, to keep the order.
+    """
+
+    def __init__(self, topic: str, setup: HostSetup, dask_worker: Any) -> None:
+        self._topic = topic
+        self._worker = dask_worker
         self._loop = asyncio.get_running_loop()
-        self._news = asyncio.Event()
+        self._kept: list[tuple[Any, ...]] = []
         self.host = Host(setup, self._wake)
+        self._telling = self._loop.create_task(self._tell_progress())
 
-    def _wake(self) -> None:
-        self._loop.call_soon_threadsafe(self._news.set)
-
-    async def hear(self) -> list[tuple[Any, ...]]:
-        """Return what there is to say, when there is something."""
-        if not self.host.says:
-            with suppress(asyncio.TimeoutError):  # nothing to say, but perhaps how far it is
-                await asyncio.wait_for(self._news.wait(), HEAR_SECONDS)
-        self._news.clear()
-        return self.host.take()
+    def fetch(self) -> list[tuple[Any, ...]]:
+        """Return what was kept."""
+        kept, self._kept = self._kept, []
+        return kept
 
     def close(self) -> None:
         """Close the host; Dask calls it too, when it closes the worker."""
+        self._telling.cancel()
         self.host.close()
 
+    def _wake(self) -> None:
+        self._loop.call_soon_threadsafe(self._publish)
 
-async def open_host(key: str, setup: HostSetup, dask_worker: Any) -> HostInfo:
+    def _publish(self) -> None:
+        """Send what there is to say. In the worker's loop."""
+        said = self.host.take()
+        if self._kept:
+            self._kept += said
+            return
+        data = pickle.dumps(said) if said else b""
+        if len(data) > _EVENT_BYTES:
+            self._kept, data = said, b""
+        elif not said:
+            return
+        self._worker.log_event(self._topic, {"said": data})
+
+    async def _tell_progress(self) -> None:
+        while True:
+            await asyncio.sleep(HEAR_SECONDS)
+            self._publish()
+
+
+async def open_host(topic: str, setup: HostSetup, dask_worker: Any) -> HostInfo:
     """Make a worker a host; return what it says of itself."""
-    hosted = dask_worker.extensions[key] = _Hosted(setup)
+    hosted = dask_worker.extensions[topic] = _Hosted(topic, setup, dask_worker)
     return hosted.host.info()
 
 
-async def listen(key: str, dask_worker: Any) -> list[tuple[Any, ...]]:
-    """Return what a worker's host has to say."""
-    hosted: _Hosted = dask_worker.extensions[key]
-    return await hosted.hear()
+def fetch(topic: str, dask_worker: Any) -> list[tuple[Any, ...]]:
+    """Return what a worker's host has kept because it is large."""
+    hosted: _Hosted = dask_worker.extensions[topic]
+    return hosted.fetch()
 
 
 def halt(key: str, ticket: int, outcome: AttemptOutcome, dask_worker: Any) -> None:
@@ -154,6 +180,7 @@ class DaskEngine:
         except (OSError, TimeoutError, ValueError) as error:
             raise WorkersBrokenError(f"no Dask at {self._address or 'this machine'}: {error}") from error
         self._client.subscribe_topic("all", self._on_event)
+        self._client.subscribe_topic(self._key, self._on_said)
         self._client.sync(self._attend_all)
 
     def give(self, worker: str, order: Order) -> None:
@@ -207,6 +234,7 @@ class DaskEngine:
         """Close the hosts, then the client, and the cluster where it was started here."""
         if self._client is not None:
             self._client.unsubscribe_topic("all")
+            self._client.unsubscribe_topic(self._key)
             self._client.sync(self._let_go)
             self._client.close()
         if self._cluster is not None:
@@ -226,11 +254,13 @@ class DaskEngine:
 
     # What follows runs in the client's loop.
 
-    async def _call(self, address: str, nanny: bool, function: Callable[..., Any], *arguments: Any) -> None:
+    async def _call(self, address: str, nanny: bool, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Return what a function returns in a worker; `None` where it cannot be reached."""
         try:
-            await self._client._run(function, *arguments, workers=[address], nanny=nanny)
+            return (await self._client._run(function, *arguments, workers=[address], nanny=nanny)).get(address)
         except Exception:  # whatever the way to it raises: its worker is going or gone, which is told by `_attend`
             self.failed_calls += 1
+            return None
 
     async def _attend_all(self) -> None:
         for address in (await self._client.scheduler.identity())["workers"]:
@@ -248,20 +278,25 @@ class DaskEngine:
         if address not in self._attended:
             self._attended[address] = asyncio.get_running_loop().create_task(self._attend(address))
 
+    async def _on_said(self, event: tuple[float, Any]) -> None:
+        """Take in what a host said, or fetch what is too large for an event."""
+        address, data = event[1]["worker"], event[1]["said"]
+        if data:
+            self.notices.put(Said(address, pickle.loads(data)))
+            return
+        said = await self._call(address, False, fetch, self._key)
+        self.notices.put(Said(address, said or []))
+
     async def _attend(self, address: str) -> None:
-        """Make a worker a host and listen to it until it is gone."""
+        """Make a worker a host, and wait until it is gone."""
         names: list[str] = []
         try:
             names = await self._join(address)
-            while True:
-                said = await self._client._run(listen, self._key, workers=[address])
-                self.notices.put(Said(names[0], said[address]))
+            await asyncio.get_running_loop().create_future()
         except asyncio.CancelledError:
             return  # it was removed, or nobody listens any more
         except Exception as error:  # of any type: what the worker raised, or what broke on the way
-            if not names:
-                self.notices.put(Unfit(address, f"{type(error).__name__}: {error}"))
-            await self._call(address, False, kill_process)  # what cannot be heard must not go on
+            self.notices.put(Unfit(address, f"{type(error).__name__}: {error}"))
         finally:
             for name in names:
                 self.notices.put(Gone(name, Reason.WORKER_LOST))
