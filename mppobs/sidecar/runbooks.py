@@ -35,7 +35,11 @@ def runbooks_router() -> APIRouter:
         items = "".join(f'<li><a href="/runbooks/{escape(name)}">{escape(name)}</a></li>' for name in names())
         return _html("Runbooks", f"<h1>Runbooks</h1><ul>{items}</ul>")
 
-    @router.get("/runbooks/{name}", response_class=HTMLResponse, responses=documented(HTTPStatus.NOT_FOUND))
+    @router.get(
+        "/runbooks/{name}",
+        response_class=HTMLResponse,
+        responses=documented(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY),
+    )
     def page(
         name: Annotated[str, Path(max_length=100, description="An alert, or a guide, as `/runbooks` lists them.")],
     ) -> HTMLResponse:
