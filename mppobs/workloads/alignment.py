@@ -45,7 +45,8 @@ _BASES: Final = 2_000_000
 _READS: Final = 100_000
 _TRACT: Final = 40
 """Length of a stretch of one base over and over."""
-_TRACTS: Final = 50
+_TRACTS: Final = 60
+"""At scale 1, and with the root of the scale: the work that they make grows with their square, as the rest does."""
 _ERROR_RATE: Final = 0.01
 _CANDIDATES: Final = 8
 """Places that a read is compared with, those with the most votes."""
@@ -243,9 +244,10 @@ def _load(task: TaskInput, name: str) -> Bases:
 def _genome(setup: Setup) -> Path:
     """Return the directory of reference and reads, making it where it is not there."""
     bases, reads = setup.count(_BASES, least=5_000), setup.count(_READS, least=200)
-    tracts = setup.count(_TRACTS, least=8)
+    tracts = max(6, round(_TRACTS * setup.scale**0.5))
     return make_once(
-        setup.directory / f"genome-{bases}-{reads}", lambda directory: _generate(directory, bases, reads, tracts)
+        setup.directory / f"genome-{bases}-{reads}-{tracts}",
+        lambda directory: _generate(directory, bases, reads, tracts),
     )
 
 

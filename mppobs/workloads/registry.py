@@ -216,7 +216,7 @@ _ALL: Final = (
         parameters=(
             Parameter("locality", True, "Send shards to the node whose cache knows their blocks."),
             Parameter("nodes", "node-0,node-1", "The names of the nodes, with commas between."),
-            Parameter("cache-blocks", 96, "Blocks that a cache holds.", least=1),
+            Parameter("cache-blocks", 48, "Blocks that a cache holds.", least=1),
             Parameter("latency-ms", 1.0, "How long the remote store takes for a block."),
         ),
     ),

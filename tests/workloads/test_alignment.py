@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
+import pyarrow.compute as pc
 
 from mppobs.executor.plan import Plan
 from mppobs.executor.task import TaskInput
@@ -24,7 +24,7 @@ def rows_by_word(tmp_path: Path, mask_above: str) -> int:
     sources = {"index": index, "seeds": seeds}
     most = 0
     for word in (0, *np.random.default_rng(1).choice(np.asarray(index["word"]), 20).tolist()):
-        chosen = {name: table.filter(pa.compute.equal(table["word"], word)) for name, table in sources.items()}
+        chosen = {name: table.filter(pc.equal(table["word"], word)) for name, table in sources.items()}
         task = TaskInput("j", "match", 0, 0, plan.stage("match").arguments, lambda name, of=chosen: iter([of[name]]))  # type: ignore[misc]
         most = max(most, match_words(task).num_rows)
     return most
