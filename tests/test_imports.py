@@ -45,7 +45,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "cost": {"yaml"},
     "diagnose": set(),
     "slo": {"numpy", "promql_parser", "yaml"},
-    "render": {"grafanalib", "jinja2", "promql_parser", "yaml"},
+    "render": {"PIL", "grafanalib", "jinja2", "jsonschema", "matplotlib", "numpy", "promql_parser", "yaml"},
     "executor": {"distributed", "fsspec", "numpy", "pyarrow", "ray"},
     "workloads": {"pyarrow", "duckdb", "numpy", "PIL"},
 }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +15,10 @@ import typer
 from mppobs.cli.asking import Prometheus, Reader, window_of
 from mppobs.errors import ConfigError
 from mppobs.render.dashboards.build import SUFFIX, built, drifted, load, parse, text_of
+from mppobs.render.dashboards.check.exclusions import EXCLUSIONS, let_through
+from mppobs.render.dashboards.check.findings import Finding
+from mppobs.render.dashboards.check.rules import RULES, findings
+from mppobs.render.dashboards.check.schema import KNOWN, Violation, versions
 from mppobs.render.dashboards.fields import Json
 from mppobs.units import parse_duration
 
@@ -20,6 +26,10 @@ app = typer.Typer(no_args_is_help=True, help="Build, check and draw dashboards f
 
 Sources = Annotated[
     list[Path], typer.Argument(help="NAME.dashboard.py files, or directories of them.", show_default=False)
+]
+Files = Annotated[
+    list[Path],
+    typer.Argument(help="NAME.json or NAME.dashboard.py files, or directories of the latter.", show_default=False),
 ]
 
 
@@ -48,10 +58,44 @@ def build(
 
 
 @app.command()
+def check(
+    paths: Files,
+    *,
+    schemas: Annotated[
+        Path | None, typer.Option(help="Directory of scripts/grafana-schemas: check against Grafana's own types too.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per finding.")] = False,
+) -> None:
+    """
+    Check dashboards: the rules of Grafana's linter, queries against the catalogue, units, layout, links.
+
+    Nothing is asked of a Grafana or a Prometheus. Exits with 1 where something is found.
+    """
+    dashboards = list(_loaded(paths).values())
+    left, idle = let_through(findings(dashboards))
+    violations = _violations(dashboards, schemas) if schemas is not None else []
+    wrong: list[Finding | Violation] = [*left, *violations]
+    for found in wrong:
+        typer.echo(json.dumps(asdict(found)) if as_json else str(found))
+    if not as_json:
+        for each in EXCLUSIONS:
+            note = "  (lets nothing through)" if each in idle else ""
+            typer.echo(f"let through  {each.rule}: {each.reason}{note}")
+        typer.echo(f"{len(dashboards)} dashboards, {len(RULES)} rules: {len(wrong) or 'nothing'} found")
+    raise typer.Exit(1 if wrong else 0)
+
+
+def _violations(dashboards: Sequence[Json], directory: Path) -> list[Violation]:
+    """Return what the types of any version of Grafana have against the dashboards, and nobody has explained."""
+    found = (
+        each for schemas in versions(directory) for dashboard in dashboards for each in schemas.violations(dashboard)
+    )
+    return [each for each in found if not any(known.covers(each) for known in KNOWN)]
+
+
+@app.command()
 def preview(
-    paths: Annotated[
-        list[Path], typer.Argument(help="NAME.json or NAME.dashboard.py files, or directories.", show_default=False)
-    ],
+    paths: Files,
     *,
     prometheus: Annotated[str, typer.Option(help="URL of the Prometheus to ask.")],
     out: Annotated[Path, typer.Option(help="Directory to write to.")],

@@ -38,7 +38,7 @@ from mppobs.render.dashboards.fields import (
 from mppobs.render.dashboards.kinds import bars, heatmap, table, timeseries
 from mppobs.render.dashboards.model import Dashboard, Query, Section
 from mppobs.render.dashboards.oncall import STATES
-from mppobs.render.dashboards.queries import Scope, grown, increase, latest, quantile, rate
+from mppobs.render.dashboards.queries import INTERVAL, Scope, grown, increase, latest, quantile, rate
 from mppobs.render.expressions import (
     CHECKPOINT_SECONDS,
     MEMORY_PERCENT,
@@ -134,8 +134,8 @@ def _latency() -> Section:
             Query(buckets, "{{le}}", heatmap=True, exemplars=True), unit=SECONDS,
         ),
         timeseries(
-            Id.QUANTILES, "p50, p95 and p99 by stage", "Over the last hour's shards, 1 % off at most. Far apart: skew.",
-            Query(quantiles, "{{stage}} p{{quantile}}"), unit=SECONDS, logarithmic=True, bounds=(None, None), height=9,
+            Id.QUANTILES, "Median, p95 and p99 by stage", "Over the last hour's shards, 1 % off at most.",
+            Query(quantiles, "{{stage}} {{quantile}}"), unit=SECONDS, logarithmic=True, bounds=(None, None), height=9,
             legend_table=True,
         ),
     ), Id.LATENCY_ROW)  # fmt: skip
@@ -219,8 +219,8 @@ def _workers() -> Section:
         ),
         timeseries(
             Id.MEMORY, "Memory, of its limit",
-            f"Peak resident memory of live workers: p90 and the fullest. Beyond {MEMORY_PERCENT} % they die soon.",
-            Query(memory, "{{pipeline}} p{{quantile}}"), unit=SHARE, steps=Steps((MEMORY_PERCENT / 100, RED)), width=6,
+            f"Peak resident memory of live workers: nine in ten, and the fullest. At {MEMORY_PERCENT} % they die soon.",
+            Query(memory, "{{pipeline}} {{quantile}}"), unit=SHARE, steps=Steps((MEMORY_PERCENT / 100, RED)), width=6,
         ),
         timeseries(
             Id.CPU_THROTTLED, "Throttled by the CPU quota", "Time that workers were held back, per second of work.",
@@ -228,7 +228,7 @@ def _workers() -> Section:
         ),
         timeseries(
             Id.OOM_KILLS, "Killed for memory", "Workers that the kernel killed.",
-            Query(sum_by(("pipeline",), grown(_S("mpp_oom_kills_total"), "$__rate_interval")), "{{pipeline}}"),
+            Query(sum_by(("pipeline",), grown(_S("mpp_oom_kills_total"), INTERVAL)), "{{pipeline}}"),
             unit=COUNT, width=5, bars=True, decimals=0,
         ),
     ), Id.WORKERS_ROW)  # fmt: skip

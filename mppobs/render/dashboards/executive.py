@@ -32,18 +32,19 @@ from mppobs.render.dashboards.fields import (
     Steps,
     coloured,
     nothing,
+    words,
 )  # fmt: skip
 from mppobs.render.dashboards.kinds import bars, stat, table, timeseries
 from mppobs.render.dashboards.model import Dashboard, Panel, Query, Section
 from mppobs.render.dashboards.queries import Scope, grown, latest, rate
 from mppobs.render.expressions import COST_FACTOR
-from mppobs.render.promql import Expr, number, sum_by
+from mppobs.render.promql import Expr, call, number, sum_by
 from mppobs.render.rules import BAD, EVENTS, OBJECTIVE, PERIOD
 from mppobs.slo.windows import DAY, HOUR
 
 _S: Final = Scope()
 _WEEK: Final = 7
-_ABOUT: Final = ("pipeline", "kind", "owner")
+_ABOUT: Final = ("pipeline", "kind")
 _COST: Final = _S("mpp_cost_usd_total")
 _WASTE: Final = _S("mpp_cost_usd_total", kind="~" + "|".join(kind for kind in CostKind if kind != CostKind.USEFUL))
 _BUDGET: Final = Steps((0, AMBER), (0.25, GREEN), base=RED)
@@ -99,7 +100,7 @@ def _promises() -> Section:
     left = latest(_S("mpp_slo_budget_left_ratio"), ("slo",))
     burn = Expr("slo:mpp_slo_burn_rate:ratio_3d")
     kept = number(1) - grown(Expr(BAD)) / (grown(Expr(EVENTS)) > number(0))
-    lasts = (left > number(0)) * Expr(PERIOD) / (burn > number(0))
+    lasts = call("clamp_min", left, number(0)) * Expr(PERIOD) / (burn > number(0))
     queries = (_S(OBJECTIVE), kept, left, burn, lasts)
     link = to_oncall(pipeline="${__data.fields.Pipeline}")
     return Section("Promises", (
@@ -112,12 +113,12 @@ def _promises() -> Section:
                 Column("slo", "Promise", links=[link]),
                 Column("pipeline", "Pipeline", width=150),
                 Column("kind", "About", width=120),
-                Column("owner", "Owner", width=120),
                 Column("Value #A", "Objective", SHARE, 100, decimals=2),
                 Column("Value #B", "Kept", SHARE, 90, decimals=2),
                 Column("Value #C", "Budget left", SHARE, 170, 0, _BUDGET, "gauge", (0, 1)),
                 Column("Value #D", "Burn, 3 days", FACTOR, 110, 1, burn_steps(3 * DAY), "color-text"),
-                Column("Value #E", "Budget lasts", AGE, 120, mappings=nothing("does not burn")),
+                Column("Value #E", "Budget lasts", AGE, 120,
+                       mappings=[*words({0: ("gone", RED)}), *nothing("does not burn")]),
             ),
             width=15, order=("Budget left", False), empty="No promises: give the aggregator an slo.yaml",
         ),

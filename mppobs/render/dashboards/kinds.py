@@ -90,7 +90,7 @@ def table(
     sort = [{"displayName": order[0], "desc": order[1]}] if order else []
     options = {
         "showHeader": True, "cellHeight": "sm", "sortBy": sort,
-        "footer": {"show": False, "reducer": ["sum"], "countRows": False, "fields": ""}, "frameIndex": 0,
+        "frameIndex": 0,
     }  # fmt: skip
     custom: Json = {"align": "auto", "cellOptions": {"type": "auto"}, "inspect": False, "filterable": False}
     defaults: Json = {"custom": custom, "thresholds": PLAIN.to_json_data(), "noValue": empty or None}

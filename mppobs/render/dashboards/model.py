@@ -121,7 +121,7 @@ class Variable:
         if self.everything:
             written["current"] = {"selected": True, "text": ["All"], "value": ["$__all"]}
         if self.kind == "query":
-            written |= {"datasource": dict(DATASOURCE), "definition": self.query}
+            written |= {"datasource": dict(DATASOURCE)}
         else:
             written["current"] = {"selected": True, "text": self.query, "value": self.query}
         if self.kind == "datasource":

@@ -44,7 +44,7 @@ from mppobs.render.dashboards.fields import (
 )  # fmt: skip
 from mppobs.render.dashboards.kinds import stat, table, timeline, timeseries
 from mppobs.render.dashboards.model import Dashboard, Panel, Query, Section
-from mppobs.render.dashboards.queries import Scope, grown, latest, moment, rate
+from mppobs.render.dashboards.queries import INTERVAL, Scope, grown, latest, moment, rate
 from mppobs.render.expressions import (
     CHECKPOINT_SECONDS,
     HEARTBEAT_SECONDS,
@@ -95,6 +95,7 @@ def _now(settings: Settings) -> Section:
     """Return what must be seen first: a tile per pipeline, and what fires with the command to type."""
     wall = call("sort_desc", _severity(("pipeline",), quiet=_S("mpp_pipeline_info")))
     late = _margin() < number(0)
+    paging = latest(firing(severity="page", pipeline=_NEAR), _ALERT)
     failed = Expr(f"sum({grown(_S('mpp_shards_total', outcome='~failed|lost'))})")
     lost = Expr(f"sum({grown(_S('mpp_workers_lost_total', reason='~worker_lost|oom_killed|node_lost'))})")
     return Section("", (
@@ -106,7 +107,7 @@ def _now(settings: Settings) -> Section:
             links=[to_debug(pipeline="${__field.labels.pipeline}")],
         ),
         _count(Id.PAGES, "Pages firing", "Alerts that wake somebody, firing now.",
-               Expr(f"count({latest(firing(severity='page', pipeline=_NEAR), _ALERT)})") | call("vector", number(0)), RED),
+               Expr(f"count({paging})") | call("vector", number(0)), RED),
         _count(Id.RUNS_AT_RISK, "Runs at risk", "Running jobs that are predicted to finish after their deadline.",
                Expr(f"count({late})") | call("vector", number(0)), RED),
         _count(Id.SHARDS_FAILED, "Shards failed", "Shards that failed for good or were lost, in this time range.",
@@ -148,14 +149,16 @@ def _alerts(settings: Settings) -> Panel:
             Column("Value", "For", AGE, 90),
             Column("next", "Next step"),
         ),
-        height=7, order=("Severity", False), empty="Nothing fires.",
+        height=9, order=("Severity", False), empty="Nothing fires.",
     )  # fmt: skip
 
 
 def _only(active: Expr, alerts: tuple[Alert, ...]) -> Expr:
     """Return an expression over all alerts of ours for some of them alone."""
     names = "|".join(alert.name for alert in alerts)
-    return Expr(active.text.replace("Mpp.+", names), active.binds, active.operator)
+    operator = "=~" if len(alerts) > 1 else "="
+    chosen = active.text.replace('alertname=~"Mpp.+"', f"alertname{operator}{quote(names)}")
+    return Expr(chosen, active.binds, active.operator)
 
 
 def _with_command(expr: Expr, command: str) -> Expr:
@@ -245,7 +248,7 @@ def _runs(settings: Settings) -> Section:
 
 def _work() -> Section:
     """Return what fails of the work itself."""
-    failed = grown(_S("mpp_shards_total", outcome="~failed|lost"), "$__rate_interval")
+    failed = grown(_S("mpp_shards_total", outcome="~failed|lost"), INTERVAL)
     attempts = sum_by(("pipeline",), rate(_S("mpp_attempts_total")))
     retries = sum_by(("pipeline",), rate(_S("mpp_retries_total"))) / (attempts > number(0))
     return Section("Work", (
@@ -271,7 +274,7 @@ def _platform() -> Section:
     beat = _S("mpp_coordinator_heartbeat_timestamp_seconds")
     working = sum_by(PIPELINE, _S("mpp_jobs_current")) > number(0)
     age = binary(call("time") - latest(beat, PIPELINE), "and", working, Match(on=PIPELINE))
-    lost = grown(_S("mpp_workers_lost_total"), "$__rate_interval")
+    lost = grown(_S("mpp_workers_lost_total"), INTERVAL)
     return Section("Platform", (
         timeseries(
             Id.HEARTBEAT, "Coordinators: age of the last heartbeat", "Of pipelines that have work. At thirty seconds "

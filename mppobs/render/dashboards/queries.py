@@ -18,6 +18,8 @@ from mppobs.render.rules import INFO, Recording, groups
 
 RATE_INTERVAL: Final = "$__rate_interval"
 """Grafana's own: wide enough for four scrapes, and for one step of the picture."""
+INTERVAL: Final = "$__interval"
+"""Grafana's own: the distance of two points, so that bars add up to the whole."""
 RANGE: Final = "$__range"
 """Grafana's own: what the time picker spans."""
 

@@ -21,9 +21,9 @@ from mppobs.render.dashboards.fields import (
 )  # fmt: skip
 from mppobs.render.dashboards.kinds import stat, timeseries
 from mppobs.render.dashboards.model import Dashboard, Query, Section
-from mppobs.render.dashboards.queries import RANGE, Scope, grown, latest, rate
+from mppobs.render.dashboards.queries import INTERVAL, RANGE, Scope, grown, latest, rate
 from mppobs.render.expressions import COMPLETENESS_PERCENT, LAG_SECONDS
-from mppobs.render.promql import Expr, call, sum_by
+from mppobs.render.promql import Expr, Match, binary, call, number, sum_by
 
 _S: Final = Scope(("job", "instance", "cluster", "tenant", "pipeline"))
 _RULES: Final = {"rule_group": "~.*mppobs.*"}
@@ -50,10 +50,11 @@ def _now() -> Section:
     """Return the six figures that say whether to believe the rest."""
     missing = Expr(f"sum({grown(_S('mppobs_records_dropped_total'))}) + sum({grown(_S('mppobs_lost_records_total'))})")
     failures = _S("prometheus_rule_evaluation_failures_total", **_RULES)
+    answering = Expr(f"count({_S('mppobs_build_info')})") | call("vector", number(0))
     complete = Expr(f"min({_S('mpp_telemetry_completeness_ratio')})")
     return Section("", (
         stat(Id.UP, "Sidecars up", "Aggregators and agents that answer scrapes. None: MppTelemetryAbsent.",
-             Query(Expr(f"sum({_S('up')})"), instant=True), unit=COUNT, steps=Steps((1, GREEN), base=RED)),
+             Query(answering, instant=True), unit=COUNT, steps=Steps((1, GREEN), base=RED)),
         stat(Id.LAG_NOW, "Lag", "Age of the oldest bytes written but not yet counted: how old the figures are.",
              Query(Expr(f"max({_S('mppobs_lag_seconds')})")), unit=SECONDS,
              steps=Steps((LAG_SECONDS / 4, AMBER), (LAG_SECONDS, RED))),
@@ -113,7 +114,7 @@ def _ingest() -> Section:
         "files unreadable": "mppobs_unreadable_files_total", "SLO files refused": "mppobs_slo_reload_errors_total",
         "jobs not archived": "mppobs_unarchived_jobs_total",
     }  # fmt: skip
-    total = {words: Expr(f"sum({grown(_S(name), '$__rate_interval')})") for words, name in troubles.items()}
+    total = {words: Expr(f"sum({grown(_S(name), INTERVAL)})") for words, name in troubles.items()}
     return Section("Does it keep up?", (
         timeseries(
             Id.RECORDS, "Records folded", "By kind.",
@@ -148,17 +149,17 @@ def _series() -> Section:
     return Section("What do its series cost?", (
         timeseries(
             Id.SERIES, "Series exposed", "Samples per scrape: it must not grow with jobs and shards.",
-            Query(latest(_S("scrape_samples_scraped"), ("instance",)), "{{instance}}"), unit=COUNT, width=8,
+            Query(latest(_ours("scrape_samples_scraped"), ("instance",)), "{{instance}}"), unit=COUNT, width=8,
         ),
         timeseries(
             Id.SCRAPE, "A scrape takes", "As the aggregator renders it, and as Prometheus waits for it.",
             Query(latest(_S("mppobs_scrape_seconds"), ("instance",)), "rendering, {{instance}}"),
-            Query(latest(_S("scrape_duration_seconds"), ("instance",)), "scraping, {{instance}}"), unit=SECONDS,
+            Query(latest(_ours("scrape_duration_seconds"), ("instance",)), "scraping, {{instance}}"), unit=SECONDS,
             steps=Steps((0.5, RED)), width=8,
         ),
         timeseries(
             Id.FOLDED, "Label sets folded into __other__", "What would have passed a cap, by family.",
-            Query(sum_by(("kind",), grown(_S("mppobs_series_folded_total"), "$__rate_interval")), "{{kind}}"),
+            Query(sum_by(("kind",), grown(_S("mppobs_series_folded_total"), INTERVAL)), "{{kind}}"),
             unit=COUNT, width=8, bars=True,
         ),
     ), Id.SERIES_ROW)  # fmt: skip
@@ -167,7 +168,7 @@ def _series() -> Section:
 def _rules() -> Section:
     took = latest(_S("prometheus_rule_group_last_duration_seconds", **_RULES), ("rule_group",))
     every = latest(_S("prometheus_rule_group_interval_seconds", **_RULES), ("rule_group",))
-    failed = grown(_S("prometheus_rule_evaluation_failures_total", **_RULES), "$__rate_interval")
+    failed = grown(_S("prometheus_rule_evaluation_failures_total", **_RULES), INTERVAL)
     return Section("What do its rules cost?", (
         timeseries(
             Id.RULE_COST, "Rule evaluation, of its interval", "Share of the interval that a group's evaluation takes.",
@@ -178,6 +179,11 @@ def _rules() -> Section:
             Query(sum_by(("group",), _short(failed)), "{{group}}"), unit=COUNT, width=12, bars=True,
         ),
     ), Id.RULES_ROW)  # fmt: skip
+
+
+def _ours(name: str) -> Expr:
+    """Return a figure of scrapes, for what is a sidecar and not for whatever else the job variable lets through."""
+    return binary(_S(name), "and", _S("mppobs_build_info"), Match(on=("job", "instance")))
 
 
 def _short(expr: Expr) -> Expr:

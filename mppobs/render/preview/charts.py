@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -41,8 +42,9 @@ _TICKS: Final = (
     172800,
     604800,
 )
-_LEFT: Final = 58
+_LEFT: Final = 64
 _BOTTOM: Final = 22
+_ZEROS: Final = re.compile(r"(\.\d*?)0+(?!\d)")
 _GAP: Final = 1.6
 """Points further apart than so many steps are not joined."""
 
@@ -132,7 +134,17 @@ def _scale(
         top = given_high if given_high is not None else max(high, _least(unit, fields))
         axes.set_ylim(bottom, top if top > bottom else bottom + 1)
         axes.yaxis.set_major_locator(MaxNLocator(max(2, int(height // 42)), integer=decimals == 0))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _place: write(value, unit, decimals)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _place: tick(value, unit, decimals)))
+
+
+def tick(value: float, unit: str, decimals: int | None = None) -> str:
+    """
+    Return a value as it stands beside an axis, without zeros that say nothing.
+
+    >>> tick(0.8, "suffix:×"), tick(0.006, "currencyUSD"), tick(20, "short")
+    ('0.8×', '$0.006', '20')
+    """
+    return _ZEROS.sub(lambda found: found[1] if len(found[1]) > 1 else "", write(value, unit, decimals))
 
 
 def _least(unit: str, fields: Sequence[Mapping[str, Any]]) -> float:
@@ -152,8 +164,9 @@ def _thresholds(axes: Axes, defaults: Mapping[str, Any]) -> None:
 def _mark(axes: Axes, marks: Sequence[Mark], window: Window) -> None:
     """Draw when something was so: a line where it began, and a bar along the bottom for as long as it was."""
     for mark in marks:
-        axes.axvline(mark.start, color=colour(mark.colour), linewidth=0.8, linestyle=(0, (2, 3)), alpha=0.45)
-        span = ((mark.start, max(mark.end - mark.start, window.step)),)
+        axes.axvline(mark.start, color=colour(mark.colour), linewidth=0.7, linestyle=(0, (2, 4)), alpha=0.3)
+        end = min(max(mark.end, mark.start + window.step), window.end)
+        span = ((mark.start, end - mark.start),)
         axes.broken_barh(
             span, (-0.012, 0.012), transform=axes.get_xaxis_transform(), color=colour(mark.colour), clip_on=False,
             linewidth=0,
@@ -183,7 +196,8 @@ def _colour(field: Mapping[str, Any], place: int) -> str:
 def draw_heatmap(sheet: Sheet, shown: Shown, area: Area, window: Window) -> None:
     """Draw a histogram over time: a row per bucket, brighter where more fell into it."""
     x, y, width, height = area
-    axes = sheet.axes(x + _LEFT, y + 4, width - _LEFT - 10, height - _BOTTOM - 6)
+    left = _LEFT + 10
+    axes = sheet.axes(x + left, y + 4, width - left - 10, height - _BOTTOM - 6)
     axes.grid(visible=False)
     ladder = sorted(shown.series, key=lambda each: float(each.labels.get("le", "inf").replace("+Inf", "inf")))
     grid = np.arange(window.start, window.end + window.step / 2, window.step)

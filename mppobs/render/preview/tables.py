@@ -37,7 +37,9 @@ def grid_of(shown: Shown) -> Grid:
     cells = [tuple(row.get(source) for source in order) for row in rows]
     for sort in shown.panel["options"].get("sortBy", []):
         place = titles.index(sort["displayName"])
-        cells.sort(key=lambda row: _sortable(row[place]), reverse=bool(sort["desc"]))
+        known = [row for row in cells if not _is_missing(row[place])]
+        known.sort(key=lambda row: _sortable(row[place]), reverse=bool(sort["desc"]))
+        cells = known + [row for row in cells if _is_missing(row[place])]
     return Grid(titles, tuple(cells))
 
 
@@ -128,7 +130,7 @@ def _draw_gauge(
 
 
 def _text(value: Any, field: Mapping[str, Any]) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if _is_missing(value):
         return ""
     return write(value, field.get("unit", "short"), field.get("decimals")) if isinstance(value, float) else str(value)
 
@@ -143,11 +145,13 @@ def _widths(fields: Sequence[Mapping[str, Any]], room: float) -> list[float]:
     return [each * scale for each in wanted] if scale < 1 or not shares else wanted
 
 
-def _sortable(value: Any) -> tuple[int, float, str]:
-    """Return a key that puts numbers in order, and what is missing last."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return (1, 0.0, "")
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _sortable(value: Any) -> tuple[float, str]:
+    """Return a key that puts numbers in their order, and texts in theirs."""
     try:
-        return (0, float(value), "")
+        return (float(value), "")
     except ValueError:
-        return (0, 0.0, str(value))
+        return (0.0, str(value))
