@@ -121,9 +121,11 @@ def parse(text: str) -> Page:
     )
 
 
-def to_html(text: str) -> str:
+def to_html(text: str, dashboards_url: str = "") -> str:
     """
     Return a page as HTML; markup in it is shown, not obeyed, and links to other pages lead to theirs.
+
+    Links to dashboards lead to the Grafana at `dashboards_url`; without one they are plain text.
 
     >>> to_html("See [the other](MppCostSurge.md) <script>")
     '<p>See <a href="MppCostSurge">the other</a> &lt;script&gt;</p>\\n'
@@ -134,9 +136,27 @@ def to_html(text: str) -> str:
         for child in token.children or ():
             href = child.attrs.get("href")
             if child.type == "link_open" and isinstance(href, str):
-                child.attrSet("href", re.sub(r"^([\w-]+)\.md$", r"\1", href))
+                child.attrSet("href", _target(href, dashboards_url.rstrip("/")))
+        if token.children and not dashboards_url:
+            token.children = _without_dashboards(token.children)
     html: str = reader.renderer.render(tokens, reader.options, {})
     return html
+
+
+def _target(href: str, dashboards_url: str) -> str:
+    """Return where a link of a page leads when the page is served."""
+    return dashboards_url + href if href.startswith("/d/") else re.sub(r"^([\w-]+)\.md$", r"\1", href)
+
+
+def _without_dashboards(children: Sequence[Token]) -> list[Token]:
+    """Return inline tokens without the links to dashboards, but with their text."""
+    kept, dropping = [], False
+    for child in children:
+        if child.type == "link_open":
+            dropping = str(child.attrs["href"]).startswith("/d/")
+        if not (dropping and child.type in ("link_open", "link_close")):
+            kept.append(child)
+    return kept
 
 
 @cache

@@ -19,7 +19,7 @@ from mppobs.catalog.metrics import LABELS, RUN_LABELS
 from mppobs.cli import main
 from mppobs.model import Severity
 from mppobs.render.rules import Recording, groups
-from mppobs.runbooks import SECTIONS, Block, Page, directory, filled, names, parse, text_of
+from mppobs.runbooks import SECTIONS, Block, Page, directory, filled, names, parse, text_of, to_html
 
 PAGES = {name: parse(text_of(name)) for name in names()}
 ALERT_PAGES = {name: page for name, page in PAGES.items() if name in BY_NAME}
@@ -176,6 +176,15 @@ def _selectors(node: object) -> list[promql_parser.VectorSelector]:
     children = [getattr(node, name, None) for name in ("expr", "lhs", "rhs", "vector_selector")]
     children += list(getattr(node, "args", None) or ())
     return [found for child in children if child is not None for found in _selectors(child)]
+
+
+def test_links_to_dashboards_lead_to_grafana_where_there_is_one() -> None:
+    """A page that is served links to the Grafana of the settings; without one it links to nothing that is not there."""
+    text = "[a](/d/mppobs-debug) and [b](MppCostSurge.md)"
+    assert to_html(text, "http://g/") == (
+        '<p><a href="http://g/d/mppobs-debug">a</a> and <a href="MppCostSurge">b</a></p>\n'
+    )
+    assert to_html(text) == '<p>a and <a href="MppCostSurge">b</a></p>\n'
 
 
 def test_a_page_is_taken_apart() -> None:

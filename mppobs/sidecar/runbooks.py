@@ -19,14 +19,15 @@ _STYLE: Final = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 56rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; margin: 1rem 0; } thead:has(th:empty) { display: none; }
 td, th { border: 1px solid var(--line); padding: .3rem .6rem; text-align: left; vertical-align: top; }
-pre { background: var(--soft); border: 1px solid var(--line); border-radius: 6px; padding: .7rem; overflow-x: auto; }
+pre { background: var(--soft); border: 1px solid var(--line); border-radius: 6px; }
+pre { padding: .7rem; white-space: pre-wrap; }
 code { font: .9em ui-monospace, monospace; } h2 { border-bottom: 1px solid var(--line); margin-top: 2rem; }
 nav { font-size: .9em; }
 """
 
 
-def runbooks_router() -> APIRouter:
-    """Return the routes of the pages and of their list."""
+def runbooks_router(dashboards_url: str | None) -> APIRouter:
+    """Return the routes of the pages and of their list; links to dashboards lead to the given address, if any."""
     router = APIRouter(tags=["runbooks"])
 
     @router.get("/runbooks", response_class=HTMLResponse)
@@ -48,7 +49,7 @@ def runbooks_router() -> APIRouter:
             text = text_of(name)
         except ConfigError as error:
             raise ProblemError(HTTPStatus.NOT_FOUND, str(error), "not_found") from None
-        return _html(name, f'<nav><a href="/runbooks">all runbooks</a></nav>{to_html(text)}')
+        return _html(name, f'<nav><a href="/runbooks">all runbooks</a></nav>{to_html(text, dashboards_url or "")}')
 
     return router
 

@@ -128,7 +128,7 @@ PANELS: Final[Mapping[str, tuple[str, ...]]] = {
         "host", "port", "port_file", "write_token", "write_token_file", "read_token", "read_token_file",
     ),
     "Judging jobs": ("settle_seconds", "lease_seconds", "idle_seconds", "retention_days", "price_file"),
-    "Promises": ("slo_files", "prometheus_days"),
+    "Promises": ("slo_files", "prometheus_days", "dashboards_url"),
     "Caps on what is exposed": ("max_pipelines", "max_stages", "max_slos", "max_running_jobs_exposed", "worst_k"),
     "Limits on what is accepted": ("max_body_bytes", "max_journals", "spool_bytes", "max_requests_in_flight"),
     "Traces": ("otlp_endpoint", "max_spans_per_job", "span_sample"),
@@ -196,6 +196,8 @@ class SidecarSettings(BaseSettings):
     taken up at once; one that cannot be understood then leaves the SLOs as they are."""
     prometheus_days: Days = 15.0
     """How long Prometheus keeps samples. Counts of SLOs in windows beyond that are exposed as they are."""
+    dashboards_url: Url | None = None
+    """Address of the Grafana that has the dashboards, for links in the runbooks at /runbooks."""
 
     max_pipelines: Annotated[Count, Field(ge=1)] = 1000
     """Pipelines that get series of their own; the rest share __other__."""

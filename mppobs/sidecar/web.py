@@ -74,7 +74,7 @@ def build_app(parts: Parts) -> FastAPI:
     read_denied: Responses = denied if may_read else {}
     app.include_router(_index_router(parts))
     app.include_router(_health_router(parts))
-    app.include_router(runbooks_router())
+    app.include_router(runbooks_router(parts.settings.dashboards_url))
     app.include_router(_metrics_router(parts), dependencies=may_read, responses=read_denied)
     if parts.reading is not None:
         app.include_router(api_router(parts.reading, parts.clock), dependencies=may_read, responses=read_denied)
