@@ -61,8 +61,6 @@ class JobSubmitted(NamedTuple):
     """By stage, the shards that need not run: their output is in place, or they were split. They are not told again."""
     cap: int = 0
     """Most attempts of the job that workers may hold at a time; 0 for no limit."""
-    first_number: int = 0
-    """The number of first attempts: for a resumed job, above all that were given in its earlier lives."""
 
 
 class StageOpened(NamedTuple):

@@ -32,7 +32,9 @@ from mppobs.executor.plan import Limits, OnFailure
 from mppobs.executor.policies import MAX_WINDOW
 from mppobs.executor.scheduler import Scheduler
 from mppobs.model import AttemptOutcome, JobOutcome, Reason
-from tests.executor.world import Chances, World, random_world
+from tests.executor.fates import Chances, Machines
+from tests.executor.world import World
+from tests.executor.worlds import random_world
 
 SECOND = 1_000_000_000
 
@@ -186,7 +188,7 @@ def test_what_cannot_succeed_is_not_tried_again() -> None:
 
 def test_the_retry_budget_bounds_a_retry_storm() -> None:
     """Where everything fails, a job spends a tenth of its shards and three more retries, then it is over."""
-    world = World(3, Chances(failure=1.0), workers=8)
+    world = World(3, Chances(failure=1.0), Machines(8))
     world.submit(JobSubmitted("j", (StageSpec(200),), OnFailure.FINISH))
     world.run()
     assert world.books["j"].submits == 200 + 20 + 3

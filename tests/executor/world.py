@@ -1,302 +1,396 @@
-"""A seeded world for the scheduler: workers come and go, attempts end in every way, and everything is checked."""
+"""A seeded world for the scheduler: machines come and go, attempts end in every way, and everything is observed."""
 
 from __future__ import annotations
 
 import heapq
 import random
-from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 
 from mppobs.executor.events import (
     Action,
     AttemptEnded,
     AttemptId,
+    AttemptProgress,
     AttemptStarted,
+    BudgetSpent,
     Cancel,
     Commit,
     Event,
     JobEnded,
     JobSubmitted,
+    OutputLost,
+    Scale,
+    SetAside,
     ShardFailed,
+    ShardSplit,
+    Split,
     StageDone,
     StageOpened,
     StageReady,
-    StageSpec,
     Stop,
     Submit,
     Tick,
     WaitUntil,
+    WorkerDraining,
     WorkerLost,
     WorkerUp,
 )
-from mppobs.executor.plan import Limits, OnFailure
-from mppobs.executor.policies import MAX_WINDOW
+from mppobs.executor.policies import Blame, Policy, blame_for
 from mppobs.executor.scheduler import Scheduler
-from mppobs.model import AttemptOutcome, JobOutcome, Reason
+from mppobs.model import AttemptOutcome, Reason
+from tests.executor.fates import MS, Chances, Crash, Ghost, Machines, fate_of
+from tests.executor.observer import Book, Observer
 
-MS = 1_000_000
-
-
-@dataclass
-class Chances:
-    """How likely things are to go wrong in a world."""
-
-    failure: float = 0.0
-    throttled: float = 0.0
-    permanent: float = 0.0
-    hang: float = 0.0
-    """An attempt that never ends by itself."""
-    loss: float = 0.0
-    """That a worker dies while it runs an attempt."""
-    ghost: float = 0.0
-    """That an attempt whose worker was declared lost succeeds all the same, later."""
-    eviction: float = 0.0
-    cancel: float = 0.0
-
-
-@dataclass
-class Book:
-    """What the observer knows of one job, from what it saw alone."""
-
-    submitted: JobSubmitted
-    ready: set[int] = field(default_factory=set)
-    done: set[int] = field(default_factory=set)
-    committed: dict[tuple[int, int], int] = field(default_factory=dict)
-    failed: dict[tuple[int, int], Reason] = field(default_factory=dict)
-    started: Counter[tuple[int, int]] = field(default_factory=Counter)
-    bad: Counter[tuple[int, int]] = field(default_factory=Counter)
-    """Attempts that ended by the shard's fault."""
-    submits: int = 0
-    cancelled: bool = False
-    ended: JobEnded | None = None
+SOME_MACHINES = Machines()
+USUAL = Policy()
+_MOST_CRASHES = 10
+UNIT = 1 << 20
+"""The work of a shard that has not been split."""
 
 
 class World:
-    """Feeds a scheduler with events of its own making and checks every action. Same seed, same history."""
+    """Feeds a scheduler with events of its own making and has every action checked. Same seed, same history."""
 
-    def __init__(self, seed: int, chances: Chances, workers: int = 3) -> None:
+    def __init__(self, seed: int, chances: Chances, machines: Machines = SOME_MACHINES, policy: Policy = USUAL) -> None:
         self.chance = random.Random(seed)
         self.chances = chances
-        self.scheduler = Scheduler(random.Random(seed + 1))
-        self.books: dict[str, Book] = {}
-        self.held: dict[str, dict[AttemptId, bool]] = {}
-        """By worker that is up: its attempts, and whether they have started."""
-        self.where: dict[AttemptId, str] = {}
-        self.seen: set[AttemptId] = set()
+        self.machines = machines
+        self.observer = Observer(policy)
+        self.scheduler = Scheduler(random.Random(seed + 1), policy)
         self.log: list[Action] = []
         self.now = 0
-        self._queue: list[tuple[int, int, Event, str]] = []
+        self.crashes = 0
+        self._seed = seed
+        self._target = machines.workers
+        self._coming = 0
+        self._queue: list[tuple[int, int, Event | Crash | Ghost, str, int]] = []
         self._serial = 0
         self._names = 0
-        for _ in range(workers):
-            self._hire(0)
+        self._innocent: set[AttemptId] = set()
+        """Attempts that did not find what they should read."""
+        self._slow = {f"n{n}" for n in range(machines.nodes) if self.chance.random() < chances.slow_node}
+        self._hire(0)
+
+    @property
+    def books(self) -> dict[str, Book]:
+        """Return what the observer knows of the jobs."""
+        return self.observer.books
 
     def submit(self, job: JobSubmitted, at: int = 0) -> None:
         """Have a job submitted at some time, and perhaps cancelled later."""
-        self._later(at, job)
+        self.later(at, job)
         if self.chance.random() < self.chances.cancel:
-            self._later(at + self.chance.randrange(200 * MS), Cancel(job.job))
+            self.later(at + self.chance.randrange(200 * MS), Cancel(job.job))
 
-    def run(self, most: int = 200_000) -> None:
+    def run(self, most: int = 30_000) -> None:
         """Let everything happen. Fails where it does not come to an end."""
         for _ in range(most):
             if not self._queue:
                 break
-            self.now, _, event, worker = heapq.heappop(self._queue)
-            if self._happens(event, worker):
-                for action in self.scheduler.on(event, self.now):
+            self.now, _, event, worker, life = heapq.heappop(self._queue)
+            if life not in (0, self.observer.life + 1):
+                continue
+            for fact in self._happens(event, worker):
+                for action in self.scheduler.on(fact, self.now):
                     self.log.append(action)
-                    self._check(action)
+                    self._do(action)
         assert not self._queue, "the world goes on for ever"
         for key, book in self.books.items():
             assert book.ended is not None, f"{key} never ended"
-        assert not self.where, "attempts run although every job has ended"
+        assert not self.observer.where, "attempts run although every job has ended"
+
+    def later(self, at: int, event: Event | Crash | Ghost, worker: str = "", *, life: bool = False) -> None:
+        """Have something happen: with `worker`, if it still holds the attempt; with `life`, to this coordinator."""
+        self._serial += 1
+        ends_with = self.observer.life + 1 if life or worker else 0
+        heapq.heappush(self._queue, (at, self._serial, event, worker, ends_with))
+
+    def _soon(self, most: int) -> int:
+        return self.now + self.chance.randrange(most)
+
+    def _hire(self, within: int) -> None:
+        """Have as many workers come as are missing."""
+        machines, chance = self.machines, self.chance
+        missing = self._target - len(self.observer.workers) + len(self.observer.draining) - self._coming
+        for _ in range(missing):
+            self._names += 1
+            self._coming += 1
+            node = f"n{chance.randrange(machines.nodes)}" if machines.nodes else ""
+            spot, memory = chance.random() < machines.spot, chance.choice(machines.memory)
+            up = WorkerUp(f"w{self._names}", node, "", spot, memory)
+            self.later(self._soon(within + 1), up, life=True)
 
     # What happens
 
-    def _later(self, at: int, event: Event, worker: str = "") -> None:
-        """Have something happen at some time; with `worker`, only if it still holds the attempt then."""
-        self._serial += 1
-        heapq.heappush(self._queue, (at, self._serial, event, worker))
-
-    def _hire(self, at: int) -> None:
-        self._names += 1
-        self._later(at, WorkerUp(f"w{self._names}"))
-
-    def _happens(self, event: Event, worker: str) -> bool:
-        """Keep the books of an event; return whether it still can happen."""
+    def _happens(self, event: Event | Crash | Ghost, worker: str) -> Iterator[Event]:
+        """Keep the books of an event, and yield what the scheduler is told of it."""
+        seen, where = self.observer, self.observer.where
         match event:
-            case JobSubmitted():
-                self.books[event.job] = Book(event)
-            case Cancel():
-                self.books[event.job].cancelled = self.books[event.job].ended is None
+            case JobSubmitted(job):
+                book = seen.books.setdefault(job, Book(event))
+                for index, spec in enumerate(event.stages if not book.units else ()):
+                    book.units.update({(index, shard): UNIT for shard in range(spec.shards)})
+            case Cancel(job):
+                if job not in seen.books:
+                    return
+                seen.books[job].cancelled = seen.books[job].ended is None
             case WorkerUp():
-                self.held[event.worker] = {}
-            case WorkerLost():
-                if event.worker not in self.held:
-                    return False
+                self._coming -= 1
+                seen.workers[event.worker] = event
+                seen.held[event.worker] = {}
+            case WorkerDraining() if event.worker in seen.workers:
+                seen.draining.add(event.worker)
+                self._hire(20 * MS)
+            case WorkerLost() if event.reason is Reason.NODE_LOST:
+                yield from self._lose_node(event)
+                return
+            case WorkerLost() if event.worker in seen.workers:
                 self._lose(event)
+            case StageOpened(job, stage):
+                seen.books[job].opened.add(stage)
+            case ShardSplit(job):
+                self._split(seen.books[job], event)
+            case BudgetSpent(tenant, spent):
+                (seen.spent.add if spent else seen.spent.discard)(tenant)
             case AttemptStarted(attempt):
-                if self.where.get(attempt) != worker:
-                    return False
-                self.held[worker][attempt] = True
-                self.books[attempt.job].started[attempt[1:3]] += 1
+                if where.get(attempt) != worker:
+                    return
+                seen.held[worker][attempt] = True
+                seen.books[attempt.job].started[attempt[1:3]] += 1
+            case AttemptProgress(attempt) if where.get(attempt) != worker:
+                return
             case AttemptEnded(attempt):
-                if worker and self.where.get(attempt) != worker:
-                    return False
-                if worker:
-                    self._end(event)
-        return True
+                if worker and where.get(attempt) != worker:
+                    return
+                event = self._end(event, worker)
+            case OutputLost():
+                if not self._damage(event):
+                    return
+            case Crash():
+                yield from self._crash()
+                return
+            case Ghost(job, stage, shard, number):
+                if seen.books[job].ended is None:
+                    seen.outputs.setdefault((job, stage, shard), number)
+                return
+            case WorkerLost() | WorkerDraining():
+                return
+        yield event
+
+    def _lose_node(self, event: WorkerLost) -> Iterator[Event]:
+        """All workers of a node go at once."""
+        if event.worker not in self.observer.workers:
+            return
+        node = self.observer.workers[event.worker].node
+        for up in [up for up in self.observer.workers.values() if up.node == node]:
+            lost = WorkerLost(up.worker, Reason.NODE_LOST)
+            self._lose(lost)
+            yield lost
 
     def _lose(self, event: WorkerLost) -> None:
         """A worker goes; one of its attempts may turn out to have gone on. Another worker comes."""
-        for attempt, started in self.held.pop(event.worker).items():
-            del self.where[attempt]
-            if started and self.chance.random() < self.chances.ghost:
-                at = self.now + self.chance.randrange(50 * MS)
-                self._later(at, AttemptEnded(attempt, AttemptOutcome.SUCCESS, duration_ns=MS))  # of no worker
-        self._hire(self.now + self.chance.randrange(20 * MS))
+        seen = self.observer
+        up = seen.workers.pop(event.worker)
+        seen.draining.discard(event.worker)
+        outcome = AttemptOutcome.PREEMPTED if event.reason is Reason.PREEMPTED else AttemptOutcome.ERROR
+        for attempt, started in seen.held.pop(event.worker).items():
+            self._forget(attempt, up)
+            if not started:
+                seen.books[attempt.job].copies.discard(attempt)
+                seen.books[attempt.job].retries.discard(attempt)
+                continue
+            self._blame(attempt, outcome, event.reason, up)
+            if self.chance.random() < self.chances.ghost:
+                self.later(
+                    self._soon(50 * MS), AttemptEnded(attempt, AttemptOutcome.SUCCESS, duration_ns=MS), life=True
+                )
+        self._hire(20 * MS)
 
-    def _end(self, event: AttemptEnded) -> None:
-        worker = self.where.pop(event.attempt)
-        held = self.held[worker]
-        first = next(iter(held)) == event.attempt
-        del held[event.attempt]
-        if event.outcome in (AttemptOutcome.FAILURE, AttemptOutcome.TIMEOUT) or event.reason is Reason.STORAGE:
-            self.books[event.attempt.job].bad[event.attempt[1:3]] += 1
-        if held and first:
-            self._begin(next(iter(held)), self.now)
+    def _forget(self, attempt: AttemptId, up: WorkerUp) -> None:
+        """A worker does not hold an attempt any more."""
+        del self.observer.where[attempt]
+        if self.observer.alone.get(up.node) == attempt:
+            del self.observer.alone[up.node]
 
-    def _begin(self, attempt: AttemptId, at: int) -> None:
+    def _blame(self, attempt: AttemptId, outcome: AttemptOutcome, reason: Reason, up: WorkerUp) -> None:
+        """Note whose doing the end of an attempt was."""
+        seen, book = self.observer, self.books[attempt.job]
+        told = book.stopped.get(attempt)
+        if attempt in self._innocent:
+            book.blamed.pop(attempt[1:3], None)
+            return
+        book.blamed[attempt[1:3]] = blame_for(told or outcome, reason)
+        if book.blamed[attempt[1:3]] is Blame.EVICTION:
+            seen.evicted.add(attempt[:3])
+        if reason is Reason.OOM_KILLED and told is None:
+            seen.short[attempt[:3]] = max(up.memory_bytes, seen.short.get(attempt[:3], 0))
+
+    def _end(self, event: AttemptEnded, worker: str) -> AttemptEnded:
+        """An attempt ends. The first one that succeeds puts its output in place, any other finds it there."""
+        attempt, seen = event.attempt, self.observer
+        if event.outcome is AttemptOutcome.SUCCESS and seen.books[attempt.job].ended is None:
+            there = seen.outputs.setdefault(attempt[:3], seen.number(attempt))
+            if there != seen.number(attempt):
+                winner = there - seen.life * 1000
+                event = AttemptEnded(attempt, AttemptOutcome.SUPERSEDED, Reason.SUPERSEDED, winner=winner)
+        if worker:
+            self._forget(attempt, seen.workers[worker])
+            held = seen.held[worker]
+            first = next(iter(held)) == attempt
+            del held[attempt]
+            if event.outcome not in (AttemptOutcome.SUCCESS, AttemptOutcome.SUPERSEDED):
+                self._blame(attempt, event.outcome, event.reason, seen.workers[worker])
+            if held and first:
+                self._begin(next(iter(held)))
+        return event
+
+    def _split(self, book: Book, event: ShardSplit) -> None:
+        """The parts of a shard get positions of their own."""
+        parent = (event.stage, event.shard)
+        if book.ended is not None or not event.sizes:
+            return
+        first, units = book.shards(event.stage), book.units[parent]
+        parts = [(event.stage, first + n) for n in range(len(event.sizes))]
+        book.units.update(dict.fromkeys(parts, units // len(parts)))
+        book.units[parts[0]] += units % len(parts)
+        if parent in book.failed:
+            book.void.update(parts)
+        else:
+            book.replaced.add(parent)
+
+    def _damage(self, event: OutputLost) -> bool:
+        """Committed output goes, if it is there; return whether that was found out."""
+        book, position = self.books[event.job], (event.stage, event.shard)
+        if book.ended is not None or position not in book.committed:
+            return False
+        self.observer.outputs.pop((event.job, *position), None)
+        readers = [n for n, spec in enumerate(book.submitted.stages) if event.stage in spec.needs]
+        if readers and set(readers) <= book.done:
+            return False  # nobody will look
+        del book.committed[position]
+        if book.failed:
+            book.unread.add(position)
+        book.blamed.pop(position, None)
+        book.done.discard(event.stage)
+        return True
+
+    def _crash(self) -> Iterator[Event]:
+        """The coordinator dies with its workers; the next one goes on from what was committed."""
+        seen = self.observer
+        self.crashes += 1
+        for attempt in seen.where:
+            if self.chance.random() < self.chances.ghost:
+                self.later(self._soon(50 * MS), Ghost(*attempt[:3], seen.number(attempt)))
+        for forgotten in (seen.workers, seen.draining, seen.aside, seen.held, seen.where, seen.seen, seen.alone):
+            forgotten.clear()
+        seen.short.clear()
+        seen.evicted.clear()
+        self._innocent.clear()
+        seen.life += 1
+        self._coming = 0
+        self.scheduler = Scheduler(random.Random(self._seed + 1 + seen.life), seen.policy)
+        self._hire(5 * MS)
+        yield from (BudgetSpent(tenant, True) for tenant in sorted(seen.spent))
+        for book in seen.books.values():
+            if book.ended is None:
+                yield book.begin_life()
+
+    # What becomes of an attempt
+
+    def _begin(self, attempt: AttemptId) -> None:
         """The first attempt that a worker holds begins, and something will become of it."""
-        worker = self.where[attempt]
-        self._later(at, AttemptStarted(attempt), worker)
-        roll, ends = self.chance.random(), at + 1 + int(self.chance.expovariate(1 / (5 * MS)))
-        chances = self.chances
-        for likely, event in (
-            (chances.failure, AttemptEnded(attempt, AttemptOutcome.FAILURE, Reason.EXCEPTION)),
-            (chances.throttled, AttemptEnded(attempt, AttemptOutcome.ERROR, Reason.STORAGE, throttled=True)),
-            (chances.permanent, AttemptEnded(attempt, AttemptOutcome.FAILURE, Reason.EXCEPTION, permanent=True)),
-            (chances.loss, WorkerLost(worker)),
-            (chances.eviction, WorkerLost(worker, Reason.PREEMPTED)),
-            (chances.hang, None),
-            (1.0, AttemptEnded(attempt, AttemptOutcome.SUCCESS, duration_ns=ends - at)),
-        ):
-            if roll < likely:
-                if event is not None:
-                    self._later(ends, event, worker)
-                return
-            roll -= likely
+        worker, at = self.observer.where[attempt], self.now
+        self.later(at, AttemptStarted(attempt), worker)
+        lost = self._missing(attempt)
+        if lost:
+            self._innocent.add(attempt)
+            for event in lost:
+                self.later(at, event, life=True)
+            self.later(at, AttemptEnded(attempt, AttemptOutcome.ERROR, Reason.STORAGE), worker)
+            return
+        share = self.books[attempt.job].units[attempt[1:3]] / (UNIT)
+        slow = 20 if self.observer.workers[worker].node in self._slow else 1
+        took = 1 + int(self.chance.expovariate(1 / (5 * MS * slow * share)))
+        if self.chance.random() < 0.3:
+            self.later(at + took // 2, AttemptProgress(attempt, 0.5), worker)
+        if self.chance.random() < self.chances.crash and self.crashes < _MOST_CRASHES:
+            self.later(self._soon(took), Crash())
+        fate = fate_of(self.chance.random(), self.chances, attempt, worker, took)
+        if isinstance(fate, WorkerLost) and fate.reason is Reason.PREEMPTED:
+            self.later(at + took // 2, WorkerDraining(worker), life=True)
+        if fate is not None:
+            self.later(at + took, fate, worker)
 
-    # What the scheduler may and may not do
+    def _missing(self, attempt: AttemptId) -> list[OutputLost]:
+        """Return the output that an attempt should read and does not find."""
+        book = self.books[attempt.job]
+        needs = book.submitted.stages[attempt.stage].needs
+        wanted = [position for need in needs for position in sorted(book.wanted(need))]
+        return [OutputLost(attempt.job, *pos) for pos in wanted if (attempt.job, *pos) not in self.observer.outputs]
 
-    def _check(self, action: Action) -> None:
+    # What the scheduler decides
+
+    def _do(self, action: Action) -> None:
+        """Have a decision checked, and do it."""
+        seen = self.observer
         match action:
-            case Submit(attempt, worker):
-                self._check_submit(attempt, worker)
+            case Submit(attempt, worker, speculative):
+                seen.submit(attempt, worker, speculative, self.now)
+                if len(seen.held[worker]) == 1:
+                    self._begin(attempt)
             case StageReady(job, stage):
-                book = self.books[job]
-                assert stage not in book.ready, "a stage is opened once"
-                assert set(book.submitted.stages[stage].needs) <= book.done, "a stage waits for those that it needs"
-                book.ready.add(stage)
-                sizes = [self.chance.randrange(100) for _ in range(book.submitted.stages[stage].shards)]
-                self._later(self.now + self.chance.choice((0, 3 * MS)), StageOpened(job, stage, sizes))
+                seen.ready(job, stage)
+                self._open(job, stage)
+            case Split(job, stage, shard, parts):
+                seen.split(action)
+                sizes = [10] * parts if self.chance.random() < 0.8 else []
+                self.later(self._soon(5 * MS), ShardSplit(job, stage, shard, sizes), life=True)
             case Stop(attempt, outcome):
-                assert attempt in self.where, "only what a worker holds can be stopped"
-                worker = self.where[attempt]
+                assert attempt in seen.where, "only what a worker holds can be stopped"
+                worker = seen.where[attempt]
+                self.books[attempt.job].stopped[attempt] = outcome
                 dies = self.chance.random() < 0.3
                 event = WorkerLost(worker) if dies else AttemptEnded(attempt, outcome)
-                self._later(self.now + self.chance.randrange(5 * MS), event, worker)
+                self.later(self._soon(5 * MS), event, worker)
             case Commit(attempt):
-                book, shard = self.books[attempt.job], attempt[1:3]
-                assert book.ended is None
-                assert shard not in book.committed, "a shard is committed once"
-                assert shard not in book.failed, "a shard that was given up stays so"
-                book.committed[shard] = attempt.number
-            case ShardFailed(attempt, reason):
-                book, shard = self.books[attempt.job], attempt[1:3]
-                assert shard not in book.committed
-                assert shard not in book.failed, "a shard is given up once"
-                book.failed[shard] = reason
+                seen.commit(action)
+                if self.chance.random() < self.chances.damage:
+                    self.later(self._soon(50 * MS), OutputLost(*attempt[:3]), life=True)
+            case ShardFailed():
+                seen.fail(action)
             case StageDone(job, stage):
-                self.books[job].done.add(stage)
-                shards = {shard for number, shard in self.books[job].committed if number == stage}
-                assert len(shards) == self.books[job].submitted.stages[stage].shards
-            case JobEnded(job):
-                self._check_end(self.books[job], action)
+                seen.done(job, stage)
+            case JobEnded():
+                seen.end(action)
             case WaitUntil(at):
-                self._later(max(at, self.now), Tick())
+                self.later(max(at, self.now), Tick(), life=True)
+            case Scale(workers):
+                self._scale(workers)
+            case SetAside(node, until):
+                assert node, "only a node that is known can be set aside"
+                seen.aside[node] = until
 
-    def _check_submit(self, attempt: AttemptId, worker: str) -> None:
-        book, shard = self.books[attempt.job], attempt[1:3]
-        assert book.ended is None, "nothing is started for a job that has ended"
-        assert attempt.stage in book.ready
-        assert shard not in book.committed, "nothing is started for a shard that is decided"
-        assert shard not in book.failed
-        assert worker in self.held, "nothing goes to a worker that is gone"
-        assert len(self.held[worker]) < MAX_WINDOW, "nothing goes to a worker that is full"
-        assert attempt not in self.seen or attempt.number == book.started[shard], (
-            "a number that was used is not given again"
-        )
-        self.seen.add(attempt)
-        book.submits += 1
-        self.where[attempt] = worker
-        self.held[worker][attempt] = False
-        if len(self.held[worker]) == 1:
-            self._begin(attempt, self.now)
+    def _open(self, job: str, stage: int) -> None:
+        """The input of a stage is there; how large it is, and where, may be known or not."""
+        shards, chance = self.books[job].shards(stage), self.chance
+        units = [self.books[job].units[stage, shard] for shard in range(shards)]
+        whole = [chance.choice((5, 10, 12, 200)) for _ in range(shards)]
+        sizes = [size if unit == UNIT else 10 for size, unit in zip(whole, units, strict=True)]
+        if chance.random() < 0.3:
+            sizes = []
+        nodes: list[str | None] = []
+        if self.machines.nodes and chance.random() < 0.5:
+            nodes = [f"n{chance.randrange(self.machines.nodes + 1)}" for _ in range(shards)]
+        self.later(self.now + chance.choice((0, 3 * MS)), StageOpened(job, stage, sizes, nodes), life=True)
 
-    def _check_end(self, book: Book, end: JobEnded) -> None:
-        assert book.ended is None, "a job ends once"
-        book.ended = end
-        assert not [attempt for attempt in self.where if attempt.job == end.job], "a job ends when nothing of it runs"
-        stages = book.submitted.stages
-        everything = {(number, shard) for number, spec in enumerate(stages) for shard in range(spec.shards)}
-        assert (end.outcome is JobOutcome.SUCCESS) == (set(book.committed) == everything and not book.cancelled)
-        assert (end.outcome in (JobOutcome.FAILURE, JobOutcome.ERROR)) == bool(book.failed) or book.cancelled
-        retries = 0
-        for (number, shard), started in book.started.items():
-            limits = stages[number].limits
-            assert started <= limits.attempts + limits.losses + limits.preemptions
-            retries += min(book.bad[(number, shard)], started - 1)
-        planned = sum(spec.shards for spec in stages)
-        assert retries <= int(planned * book.submitted.retry_share) + book.submitted.retry_floor + len(
-            everything - set(book.committed)
-        )
-
-
-def random_job(chance: random.Random, key: str) -> JobSubmitted:
-    """Return a job of one to four stages that need some of those before them."""
-    stages: list[StageSpec] = []
-    for index in range(chance.randint(1, 4)):
-        needs = tuple(n for n in range(index) if chance.random() < 0.6)
-        limits = Limits(attempts=chance.randint(1, 4), losses=chance.randint(0, 3), timeout=0.05, backoff=0.01)
-        stages.append(StageSpec(chance.randint(1, 30), needs, limits))
-    return JobSubmitted(
-        key,
-        tuple(stages),
-        chance.choice(list(OnFailure)),
-        retry_share=chance.choice((0.0, 0.1, 1.0)),
-        retry_floor=chance.randint(0, 5),
-    )
-
-
-def random_world(seed: int) -> World:
-    """Return a world with one to three jobs in which anything may go wrong, more or less often."""
-    chance = random.Random(seed)
-    scale = chance.choice((0.0, 0.02, 0.1, 0.3))
-    rates = [chance.random() * scale for _ in range(6)]
-    world = World(
-        seed, Chances(*rates[:4], loss=rates[4], eviction=rates[5], ghost=0.5, cancel=0.1), chance.randint(1, 6)
-    )
-    for number in range(chance.randint(1, 3)):
-        world.submit(random_job(chance, f"job-{number}"), chance.randrange(50 * MS))
-    return world
-
-
-def outcomes(world: World) -> dict[str, Counter[JobOutcome]]:
-    """Return how the jobs of a world ended."""
-    found: dict[str, Counter[JobOutcome]] = defaultdict(Counter)
-    for key, book in world.books.items():
-        if book.ended is not None:
-            found[key][book.ended.outcome] += 1
-    return found
+    def _scale(self, workers: int) -> None:
+        """Hire, or let those go that came last."""
+        rules = self.observer.policy.autoscale
+        assert rules is not None
+        assert rules.lowest <= workers <= rules.highest
+        self._target = workers
+        staying = [name for name in self.observer.workers if name not in self.observer.draining]
+        for name in staying[workers:]:
+            self.later(self.now, WorkerDraining(name), life=True)
+            self.later(self._soon(20 * MS), WorkerLost(name, Reason.PREEMPTED), life=True)
+        self._hire(20 * MS)

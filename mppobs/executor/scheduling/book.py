@@ -142,7 +142,7 @@ class Book:
         stage, shard = parked.stage, parked.shard
         if parked.primary is not None:
             self.drop_copy(stage, shard)
-        elif shard in stage.special:
+        elif shard in stage.special and not stage.copies(shard):
             self.give_node_back(stage.special.pop(shard))
 
     def forget_all(self, job: Job) -> None:

@@ -44,7 +44,7 @@ class Decider:
     def succeeded(self, stage: Stage, winner: AttemptId) -> None:
         """Decide a shard for an attempt, unless it may be replaced any moment."""
         if winner.shard in stage.asking:
-            stage.asking[winner.shard] = winner.number
+            stage.asking[winner.shard] = winner
         else:
             self._commit(stage, winner)
 
@@ -81,13 +81,13 @@ class Decider:
         if outcome is AttemptOutcome.TIMEOUT:
             # A worker that had to be killed for it looks lost; the attempt was late first.
             event = event._replace(reason=Reason.DEADLINE)
+        self._note_needs(running, event, blame, counts[shard])
         if others and not event.permanent:
             return  # the last of them decides
         reason = self._why_not(stage, event, blame, counts[shard])
         if reason is not None:
             self._give_up(stage, event.attempt, outcome, reason)
             return
-        self._note_needs(running, event, blame, counts[shard])
         delay = self._backoff(stage, event, blame, counts[shard]) if self._book.policy.backoff else 0
         if delay > 0:
             self._book.timers.at(now_ns + delay, lambda _: self.line_up(stage, shard))
@@ -159,7 +159,7 @@ class Decider:
         if job is None:
             return
         stage, shard = job.stages[event.stage], event.shard
-        winner = stage.asking.pop(shard, -1)
+        winner = stage.asking.pop(shard, None)
         stage.asked[shard] = None
         if not event.sizes:
             self._leave_whole(stage, shard, winner)
@@ -175,12 +175,12 @@ class Decider:
             self._book.list(stage)
         self.end_if_over(job)
 
-    def _leave_whole(self, stage: Stage, shard: int, winner: int) -> None:
+    def _leave_whole(self, stage: Stage, shard: int, winner: AttemptId | None) -> None:
         """Go on with a shard that cannot be split."""
         if stage.closed or stage.status[shard] != UNDECIDED:
             return
-        if winner >= 0:
-            self._commit(stage, AttemptId(stage.job.key, stage.index, shard, winner))
+        if winner is not None:
+            self._commit(stage, winner)
         elif shard in stage.apart:
             self.line_up(stage, shard)
 

@@ -70,46 +70,13 @@ class Stage:
     """The shards of one stage of a job: which are decided, which are to be tried, and what they went through."""
 
     __slots__ = (
-        "again",
-        "apart",
-        "asked",
-        "asking",
-        "backups",
-        "closed",
-        "counts",
-        "decided",
-        "dependents",
-        "durations",
-        "failed",
-        "first_number",
-        "held",
-        "index",
-        "job",
-        "limit",
-        "limits",
-        "listed",
-        "local",
-        "mean_ns",
-        "needs",
-        "numbers",
-        "opened",
-        "order",
-        "paces",
-        "pending_backups",
-        "position",
-        "pressed_from",
-        "pressed_ns",
-        "ready",
-        "shards",
-        "sizes",
-        "spec",
-        "special",
-        "status",
-        "successes",
-        "watched",
+        "again", "apart", "asked", "asking", "backups", "closed", "counts", "decided", "dependents", "durations",
+        "failed", "held", "index", "job", "limit", "limits", "listed", "local", "mean_ns", "needs", "numbers",
+        "opened", "order", "paces", "pending_backups", "position", "pressed_from", "pressed_ns", "ready", "shards",
+        "sizes", "spec", "special", "status", "successes", "watched",
     )  # fmt: skip
 
-    def __init__(self, job: Job, index: int, spec: StageSpec, committed: Sequence[int], number: int) -> None:
+    def __init__(self, job: Job, index: int, spec: StageSpec, committed: Sequence[int]) -> None:
         self.job = job
         self.index = index
         self.spec = spec
@@ -123,8 +90,7 @@ class Stage:
             self.status[shard] = COMMITTED
         self.decided = sum(1 for status in self.status if status) if committed else 0
         self.failed = 0
-        self.first_number = number
-        self.numbers = array("H", [number]) * spec.shards
+        self.numbers = array("H", bytes(2 * spec.shards))
         """Of each shard's next attempt."""
         self.counts = {blame: bytearray(spec.shards) for blame in Blame}
         """How often an attempt of each shard ended badly, by blame."""
@@ -142,8 +108,8 @@ class Stage:
         """Shards that are not begun before it is known whether they are split."""
         self.asked: dict[int, None] = {}
         """Shards that are not to be split, since that has been asked for."""
-        self.asking: dict[int, int] = {}
-        """Shards that are perhaps being split, with the number of an attempt that has succeeded meanwhile, or -1."""
+        self.asking: dict[int, AttemptId | None] = {}
+        """Shards that are perhaps being split, with the attempt that has succeeded meanwhile."""
         self.held: dict[AttemptId, Running] = {}
         """Attempts that workers hold, in the order in which they were handed out."""
         self.limit = spec.cap or UNLIMITED
@@ -206,8 +172,9 @@ class Stage:
                     continue
             else:
                 return -1
-            # A shard may have been decided while it waited, by an attempt that was given up for lost.
-            if self.status[shard] == UNDECIDED:
+            # A shard may have been decided while it waited, by an attempt that was given up for lost; and it may be
+            # wanted once more after that, and so have been lined up twice.
+            if self.status[shard] == UNDECIDED and not (self.numbers[shard] and self.copies(shard)):
                 return shard
         return -1
 
@@ -252,7 +219,7 @@ class Stage:
     def copies(self, shard: int) -> list[Running]:
         """Return the attempts of a shard that workers hold."""
         found = []
-        for number in range(self.first_number, self.numbers[shard]):
+        for number in range(self.numbers[shard]):
             running = self.held.get(AttemptId(self.job.key, self.index, shard, number))
             if running is not None:
                 found.append(running)
@@ -310,8 +277,7 @@ class Job:
         self.critical = event.tier is Tier.CRITICAL
         self.cap = event.cap or UNLIMITED
         self.stages = [
-            Stage(self, index, spec, event.committed.get(index, ()), event.first_number)
-            for index, spec in enumerate(event.stages)
+            Stage(self, index, spec, event.committed.get(index, ())) for index, spec in enumerate(event.stages)
         ]
         for stage, spec in zip(self.stages, event.stages, strict=True):
             for need in set(spec.needs):

@@ -53,7 +53,7 @@ class Placer:
 
     def _place_next(self, stage: Stage, now_ns: int) -> bool:
         """Place a stage's next shard, or have the stage or the shard wait. Returns whether workers may have room."""
-        groups = self._groups_of(stage, stage.spec.priority, 0)
+        groups = self._groups_of(stage)
         window = policies.window_by_duration(stage.mean_ns)
         if stage.local is not None and not stage.again:
             return self._place_by_data(stage, stage.local, window, groups, now_ns)
@@ -71,12 +71,15 @@ class Placer:
             self._submit(stage, shard, worker)
         return True
 
-    def _groups_of(self, stage: Stage, priority: int, memory: int) -> list[Group] | None:
+    def _groups_of(self, stage: Stage) -> list[Group] | None:
         """Return the groups whose workers a stage may use; `None` for all."""
-        spot = self._book.policy.spot
-        on_demand = spot is not None and priority >= spot.on_demand_from
-        needed = max(memory, stage.spec.memory_bytes)
+        on_demand, needed = self._is_on_demand(stage), stage.spec.memory_bytes
         return self._book.pool.allowed(on_demand, needed) if on_demand or needed else None
+
+    def _is_on_demand(self, stage: Stage) -> bool:
+        """Return whether a stage does not run on workers that may be evicted, where there are others."""
+        spot = self._book.policy.spot
+        return spot is not None and stage.spec.priority >= spot.on_demand_from
 
     def _await_room(self, stage: Stage, groups: list[Group] | None) -> bool:
         """Have a stage wait that may use only some workers; return whether others may have room."""
@@ -194,7 +197,9 @@ class Placer:
         stage, primary = parked.stage, parked.primary
         if stage.closed or stage.status[parked.shard] != UNDECIDED:
             return False
-        return primary is None or (is_held(primary) and primary.stop is None)
+        if primary is None:
+            return not stage.copies(parked.shard)
+        return is_held(primary) and primary.stop is None
 
     def _place(self, parked: Parked) -> bool:
         """Place a shard that needs something of its worker; return whether that could be done."""
@@ -202,7 +207,7 @@ class Placer:
         if parked.primary is None:
             return self._place_special(stage, shard, stage.special.get(shard) or Special())
         pool = self._book.pool
-        groups = self._groups_of(stage, stage.spec.priority, 0)
+        groups = self._groups_of(stage)
         worker = pool.take_elsewhere(1, pool.all_groups if groups is None else groups, parked.primary.worker)
         if worker is None:
             return False
@@ -213,45 +218,42 @@ class Placer:
     def _place_special(self, stage: Stage, shard: int, special: Special) -> bool:
         """Place a shard that ran out of memory, or was evicted too often."""
         pool = self._book.pool
-        groups: list[Group] | None
+        groups = pool.allowed(special.on_demand or self._is_on_demand(stage), stage.spec.memory_bytes)
         if special.out_of_memory:
-            groups = pool.larger(special.memory)
-            if not groups:
-                return self._place_alone(stage, shard, special)
+            larger = [group for group in groups if group.memory > special.memory]
+            if not larger:
+                return self._place_alone(stage, shard, special, groups)
             self._book.give_node_back(special)
-        elif special.on_demand:
-            groups = pool.allowed(True, stage.spec.memory_bytes)
-        else:
-            groups = None
+            groups = larger
         worker = pool.take(1, groups)
         if worker is None:
             return False
         self._submit(stage, shard, worker)
         return True
 
-    def _place_alone(self, stage: Stage, shard: int, special: Special) -> bool:
+    def _place_alone(self, stage: Stage, shard: int, special: Special, groups: list[Group]) -> bool:
         """Place a shard on a node that has nothing else to do, which is kept for it from now on."""
         node = special.node
-        if node is not None and all(worker.draining for worker in node.workers.values()):
+        if node is not None and not _usable(node, groups):
             self._book.give_node_back(special)
             node = None
         if node is None:
-            node = special.node = self._node_to_keep()
+            node = special.node = self._node_to_keep(groups)
             if node is None:
                 return False
             self._book.pool.keep(node, True)
-        if node.held:
+        usable = _usable(node, groups)
+        if node.held or not usable:
             return False
-        usable = [worker for worker in node.workers.values() if not worker.draining]
         self._submit(stage, shard, max(usable, key=lambda worker: worker.memory))
         return True
 
-    def _node_to_keep(self) -> Node | None:
+    def _node_to_keep(self, groups: list[Group]) -> Node | None:
         """Return the node with the largest workers, the least busy one among these; half of the nodes are not kept."""
         nodes = self._book.pool.nodes.values()
         if 2 * self._book.pool.kept >= len(nodes):
             return None
-        free = [node for node in nodes if any(worker.open for worker in node.workers.values())]
+        free = [node for node in nodes if not node.alone and not node.aside_until and _usable(node, groups)]
         if not free:
             return None
         return max(free, key=lambda node: (max(worker.memory for worker in node.workers.values()), -node.held))
@@ -275,3 +277,8 @@ class Placer:
             self._book.tenants.begin(job)
         self._book.tenants.count(job.tenant, 1)
         self._book.out.append(Submit(attempt, worker.name, speculative))
+
+
+def _usable(node: Node, groups: list[Group]) -> list[Worker]:
+    """Return the workers of a node that belong to some groups and stay up."""
+    return [worker for worker in node.workers.values() if not worker.draining and worker.group in groups]

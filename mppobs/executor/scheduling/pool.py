@@ -203,10 +203,6 @@ class Pool:
             self._allowed[key] = found
         return found
 
-    def larger(self, memory: int) -> list[Group]:
-        """Return the groups that are known to have more memory than that."""
-        return [group for group in self.all_groups if group.up and group.memory > memory]
-
     def drain(self, name: str) -> Worker | None:
         """Give a worker nothing more; `None` for one that is not known."""
         worker = self.workers.get(name)
@@ -220,10 +216,8 @@ class Pool:
         worker = self.drain(name)
         if worker is not None:
             del self.workers[name]
-            node = worker.node
-            del node.workers[name]
-            if not node.workers:
-                del self.nodes[node.name]
+            del worker.node.workers[name]
+            self._forget_empty(worker.node)
         return worker
 
     def reopen(self, node: Node) -> None:
@@ -234,6 +228,7 @@ class Pool:
             if worker.open:
                 self.list(worker)
         self.freed = True
+        self._forget_empty(node)
 
     def keep(self, node: Node, alone: bool) -> None:
         """Keep a node for an attempt that needs all of its memory, or let the others use it again."""
@@ -254,6 +249,11 @@ class Pool:
     def draining(self) -> int:
         """Return how many workers are to be taken away."""
         return sum(1 for worker in self.workers.values() if worker.draining)
+
+    def _forget_empty(self, node: Node) -> None:
+        """Forget a node without workers, but not that it is set aside: others may come up there."""
+        if not node.workers and not node.aside_until and not node.alone and self.nodes.get(node.name) is node:
+            del self.nodes[node.name]
 
     def _change(self, group: Group, by: int) -> None:
         """Count a worker of a group that comes or goes; who waits for it may now do with others."""

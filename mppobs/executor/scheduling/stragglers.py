@@ -59,7 +59,7 @@ class Watch:
 
     def _ask(self, stage: Stage, shard: int, parts: int) -> None:
         stage.asked[shard] = None
-        stage.asking[shard] = -1
+        stage.asking[shard] = None
         self._book.out.append(Split(stage.job.key, stage.index, shard, parts))
 
     def _look(self, stage: Stage, now_ns: int) -> None:
@@ -100,6 +100,8 @@ class Watch:
             self._split_running(running, max(expected - elapsed, 0.0), expected)
             return 0.0
         left = policies.time_left(elapsed, running.progress)
+        if shard in stage.special:
+            return 0.0  # it is where it is for a reason
         return left if policies.is_copied(left, expected) else 0.0
 
     def _split_running(self, running: Running, left: float, whole: float) -> None:

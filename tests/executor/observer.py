@@ -1,0 +1,238 @@
+"""Someone who sees all that a scheduler is told and decides, keeps books of it, and objects to what must not be."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from mppobs.executor.events import AttemptId, Commit, JobEnded, JobSubmitted, ShardFailed, Split, StageSpec, WorkerUp
+from mppobs.executor.policies import MAX_WINDOW, Blame, Policy
+from mppobs.model import AttemptOutcome, JobOutcome, Reason, Tier
+
+Position = tuple[int, int]
+"""A stage and a shard of it."""
+
+
+@dataclass
+class Book:
+    """What the observer knows of one job, from what it saw alone."""
+
+    submitted: JobSubmitted
+    units: dict[Position, int] = field(default_factory=dict)
+    """The work of every shard; what a shard is split into has as much as it had."""
+    replaced: set[Position] = field(default_factory=set)
+    void: set[Position] = field(default_factory=set)
+    """Parts of a shard that was given up before it was split."""
+    asked: set[Position] = field(default_factory=set)
+    ready: set[int] = field(default_factory=set)
+    opened: set[int] = field(default_factory=set)
+    done: set[int] = field(default_factory=set)
+    committed: dict[Position, int] = field(default_factory=dict)
+    failed: dict[Position, Reason] = field(default_factory=dict)
+    started: Counter[Position] = field(default_factory=Counter)
+    """Attempts in this life of the coordinator, and so for those below."""
+    blamed: dict[Position, Blame] = field(default_factory=dict)
+    """Whose doing the end of a shard's last attempt was."""
+    retries: set[AttemptId] = field(default_factory=set)
+    """Attempts that are paid from the retry budget."""
+    copies: set[AttemptId] = field(default_factory=set)
+    stopped: dict[AttemptId, AttemptOutcome] = field(default_factory=dict)
+    submits: int = 0
+    unread: set[Position] = field(default_factory=set)
+    """Lost output of a job that fails anyway: whether it is computed again is the scheduler's affair."""
+    begun: bool = False
+    """Whether it has had an attempt in this life of the coordinator."""
+    cancelled: bool = False
+    ended: JobEnded | None = None
+
+    def begin_life(self) -> JobSubmitted:
+        """Forget what a coordinator forgets that died, and return what the next one is told."""
+        for forgotten in (self.asked, self.ready, self.opened, self.done, self.failed, self.started, self.blamed):
+            forgotten.clear()
+        for also in (self.retries, self.copies, self.stopped):
+            also.clear()
+        self.begun = False
+        there = self.replaced | self.void | set(self.committed)
+        stages = tuple(spec._replace(shards=self.shards(index)) for index, spec in enumerate(self.submitted.stages))
+        committed = {stage: [shard for at, shard in sorted(there) if at == stage] for stage, _ in there}
+        self.done = {index for index in range(len(stages)) if len(committed.get(index, ())) == self.shards(index)}
+        self.submitted = self.submitted._replace(stages=stages, committed=committed)
+        return self.submitted
+
+    def shards(self, stage: int) -> int:
+        """Return how many positions a stage has."""
+        return sum(1 for index, _ in self.units if index == stage)
+
+    def wanted(self, stage: int) -> set[Position]:
+        """Return the shards of a stage whose output counts."""
+        return {position for position in self.units if position[0] == stage} - self.replaced - self.void
+
+    @property
+    def budget(self) -> int:
+        """Return how many retries and copies the job may pay for."""
+        planned = sum(spec.shards for spec in self.submitted.stages)
+        return int(planned * self.submitted.retry_share) + self.submitted.retry_floor
+
+
+class Observer:
+    """Keeps the books and checks every decision."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.books: dict[str, Book] = {}
+        self.workers: dict[str, WorkerUp] = {}
+        self.draining: set[str] = set()
+        self.aside: dict[str, int] = {}
+        self.spent: set[str] = set()
+        self.held: dict[str, dict[AttemptId, bool]] = {}
+        """By worker that is up: its attempts, and whether they have started."""
+        self.where: dict[AttemptId, str] = {}
+        self.seen: set[AttemptId] = set()
+        self.outputs: dict[tuple[str, int, int], int] = {}
+        """What is in the place of each shard's output: the number of the attempt that put it there first."""
+        self.life = 0
+        self.short: dict[tuple[str, int, int], int] = {}
+        """Shards that ran out of memory, and how much they had."""
+        self.evicted: set[tuple[str, int, int]] = set()
+        """Shards whose worker was taken away."""
+        self.alone: dict[str, AttemptId] = {}
+        """Nodes that an attempt has to itself."""
+
+    def number(self, attempt: AttemptId) -> int:
+        """Return an attempt's number in all lives of the coordinator."""
+        return self.life * 1000 + attempt.number
+
+    # Decisions
+
+    def submit(self, attempt: AttemptId, worker: str, speculative: bool, now: int) -> None:
+        """Check that an attempt may be made, and there, and note it."""
+        book, position = self.books[attempt.job], attempt[1:3]
+        assert book.ended is None, "nothing is started for a job that has ended"
+        assert attempt.stage in book.opened, "nothing is started before its input is known"
+        assert position in book.units
+        decided = position in book.committed or position in book.replaced or position in book.void
+        assert not decided, "nothing is started for a shard that is decided"
+        assert position not in book.failed
+        twins = [other for other in self.where if other[:3] == attempt[:3]]
+        assert bool(twins) == speculative, "a second attempt beside one that runs is a copy, and nothing else is"
+        assert len(twins) <= 1, "there is one copy at most"
+        again = attempt in self.seen and attempt not in self.where and attempt.number >= book.started[position]
+        assert attempt not in self.seen or again, "a number that was used is not given again"
+        self.seen.add(attempt)
+        book.submits += 1
+        book.begun = True
+        self._check_worker(attempt, worker, now)
+        self.where[attempt] = worker
+        self.held[worker][attempt] = False
+        self._check_limits(book, attempt)
+        self._pay(book, attempt, speculative)
+
+    def _check_worker(self, attempt: AttemptId, worker: str, now: int) -> None:
+        assert worker in self.workers, "nothing goes to a worker that is gone"
+        up = self.workers[worker]
+        assert worker not in self.draining, "nothing goes to a worker that will be taken away"
+        assert len(self.held[worker]) < MAX_WINDOW, "nothing goes to a worker that is full"
+        assert now >= self.aside.get(up.node, 0), "nothing goes to a node that is set aside"
+        assert up.node not in self.alone, "who needs a node's memory has it alone"
+        spec = self.books[attempt.job].submitted.stages[attempt.stage]
+        usable = [other for other in self.workers.values() if other.worker not in self.draining]
+        if self.policy.spot is not None and spec.priority >= self.policy.spot.on_demand_from:
+            usable = [other for other in usable if not other.spot] or usable
+            assert up in usable, "high priority is not evicted where there is another way"
+        if attempt[:3] in self.evicted:
+            usable = [other for other in usable if not other.spot] or usable
+        if self.policy.memory_retry and attempt[:3] in self.short:
+            had = self.short[attempt[:3]]
+            if up.memory_bytes <= had:
+                assert not any(other.memory_bytes > had for other in usable)
+                assert not any(self.held[each] for each in self.held if self.workers[each].node == up.node)
+                self.alone[up.node] = attempt
+
+    def _check_limits(self, book: Book, attempt: AttemptId) -> None:
+        tenant, policy = book.submitted.tenant, self.policy
+        of_tenant = [other for other in self.where if self.books[other.job].submitted.tenant == tenant]
+        share = policy.share_of(tenant)
+        assert share.quota == 0 or len(of_tenant) <= share.quota, "a quota is never exceeded"
+        of_job = [other for other in of_tenant if other.job == attempt.job]
+        assert not book.submitted.cap or len(of_job) <= book.submitted.cap, "a job's cap is never exceeded"
+        cap = book.submitted.stages[attempt.stage].cap
+        assert not cap or sum(other.stage == attempt.stage for other in of_job) <= cap, "nor a stage's"
+        if policy.budgets and tenant in self.spent:
+            assert book.submitted.tier is Tier.CRITICAL, "who has spent its budget starts only what is critical"
+        begun = {key for key, each in self.books.items() if each.begun and not each.ended}
+        begun = {key for key in begun if self.books[key].submitted.tenant == tenant}
+        assert share.jobs == 0 or len(begun) <= share.jobs, "no tenant has more jobs begun than it may"
+
+    def _pay(self, book: Book, attempt: AttemptId, speculative: bool) -> None:
+        """Count what the retry budget pays for: retries of what was the work's doing, and copies."""
+        if speculative:
+            book.copies.add(attempt)
+        elif book.blamed.get(attempt[1:3]) is Blame.SHARD:
+            book.retries.add(attempt)
+        paid = len(book.retries) + len(book.copies)
+        assert not self.policy.retry_budget or paid <= book.budget, "the retry budget is never exceeded"
+
+    def commit(self, action: Commit) -> None:
+        """Check that a shard may be decided for an attempt."""
+        attempt = action.attempt
+        book, position = self.books[attempt.job], attempt[1:3]
+        assert book.ended is None
+        assert position not in book.committed, "a shard is committed once"
+        assert position not in book.failed, "a shard that was given up stays so"
+        assert position not in book.replaced, "a shard and its parts are never both committed"
+        assert position not in book.void
+        assert self.outputs[attempt[:3]] == self.number(attempt), "what is committed is what is there"
+        book.committed[position] = self.number(attempt)
+
+    def fail(self, action: ShardFailed) -> None:
+        """Check that a shard may be given up."""
+        book, position = self.books[action.attempt.job], action.attempt[1:3]
+        assert position not in book.committed
+        assert position not in book.failed, "a shard is given up once"
+        assert position not in book.replaced
+        book.failed[position] = action.reason
+
+    def split(self, action: Split) -> None:
+        """Check that a shard may be split."""
+        book, position = self.books[action.job], (action.stage, action.shard)
+        assert book.submitted.stages[action.stage].splittable
+        assert position not in book.asked, "what cannot be split is not asked for again"
+        assert position not in book.committed
+        assert position not in book.failed
+        assert action.parts >= 2
+        book.asked.add(position)
+
+    def done(self, job: str, stage: int) -> None:
+        """Check that a stage is complete."""
+        book = self.books[job]
+        assert book.wanted(stage) <= set(book.committed) | book.unread
+        book.done.add(stage)
+
+    def ready(self, job: str, stage: int) -> StageSpec:
+        """Check that a stage may be opened."""
+        book = self.books[job]
+        assert stage not in book.ready, "a stage is opened once"
+        spec = book.submitted.stages[stage]
+        assert set(spec.needs) <= book.done, "a stage waits for those that it needs"
+        book.ready.add(stage)
+        return spec
+
+    def end(self, action: JobEnded) -> None:
+        """Check that a job may end, and so: all of its work is done once, or it is said that it is not."""
+        book = self.books[action.job]
+        assert book.ended is None, "a job ends once"
+        book.ended = action
+        assert not [attempt for attempt in self.where if attempt.job == action.job], "it ends when nothing of it runs"
+        wanted = set().union(*(book.wanted(stage) for stage in range(len(book.submitted.stages))))
+        complete = wanted <= set(book.committed)
+        assert (action.outcome is JobOutcome.SUCCESS) == (complete and not book.cancelled and not book.failed)
+        assert (action.outcome in (JobOutcome.FAILURE, JobOutcome.ERROR)) == bool(book.failed) or book.cancelled
+        if action.outcome is JobOutcome.SUCCESS:
+            needed = {need for spec in book.submitted.stages for need in spec.needs}
+            for stage in set(range(len(book.submitted.stages))) - needed:
+                for shard in book.wanted(stage):
+                    assert self.outputs[(action.job, *shard)] == book.committed[shard], "the answer is there"
+        for (stage, _), started in book.started.items():
+            limits = book.submitted.stages[stage].limits
+            most = limits.attempts + limits.losses + limits.preemptions
+            assert started <= 2 * most + len(book.submitted.stages) * 10, "attempts are bounded"
