@@ -82,9 +82,14 @@ class JobState:
         }
 
     def resume(self, key: str) -> list[AttemptId]:
-        """Go on under another coordinator; return the outputs in place that nobody has committed yet."""
+        """
+        Go on under another coordinator; return the outputs in place that nobody has committed yet.
+
+        What was given up is tried again, as a real standby does: it knows outputs, not failures.
+        """
         self.key = key
         for stage in self.stages:
+            stage.status = bytearray(OPEN if status == FAILED else status for status in stage.status)
             stage.offsets = {shard: tries for shard, tries in enumerate(stage.tries) if tries}
         return [
             attempt

@@ -63,8 +63,11 @@ class Book(Observer):
         self.decided_as[key] = outcome
 
     def control(self, what: str, now_ns: int) -> None:
-        """Keep it."""
+        """Keep it. A standby knows of outputs, not of failures: what was given up is tried once more."""
         self.story.append(what)
+        if what == "takeover":
+            kept = ShardOutcome.COMMITTED
+            self.decided_as = {key: outcome for key, outcome in self.decided_as.items() if outcome is kept}
 
     def check(self, job: JobState) -> None:
         """Hold the end of a job against what was seen of its shards."""
