@@ -22,6 +22,7 @@ from mppobs.executor.decisions import Begun, DecisionLog, Recovered, recover
 from mppobs.executor.exchange import Output
 from mppobs.executor.faults import ArmedFault
 from mppobs.executor.files import Files, open_files
+from mppobs.executor.loop import HEARTBEAT_SECONDS
 from mppobs.executor.plan import Plan
 from mppobs.executor.records import JobRecords
 from mppobs.executor.result import Takeover
@@ -33,6 +34,8 @@ from mppobs.instrument.recorder import RECORDER
 from mppobs.instrument.run import Run
 from mppobs.model import Context, JobOutcome, Reason
 
+_LEAST_LEASE: Final = 2 * HEARTBEAT_SECONDS
+"""Less would make a coordinator lose its job by a hiccup."""
 _LARGE_PLAN: Final = 64 << 20
 """Bytes of decisions of which more is not read to see whose they are."""
 
@@ -89,8 +92,8 @@ class Jobs:
         faults: Sequence[ArmedFault],
     ) -> None:
         """Open the directory; see `Executor` for what the arguments mean. Raises `ConfigError`."""
-        if lease <= 0:
-            raise ConfigError(f"a lease must be longer than {lease} s")
+        if lease < _LEAST_LEASE:
+            raise ConfigError(f"a lease of {lease} s is renewed every {HEARTBEAT_SECONDS} s: give it {_LEAST_LEASE}")
         self.lease = lease
         self._workspace = Workspace(directory, lease)
         self._exchange = exchange.rstrip("/")

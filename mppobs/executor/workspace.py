@@ -148,15 +148,20 @@ class Workspace:
         """Yield the directories of all jobs, oldest first."""
         yield from sorted(self.base.glob(f"{_PREFIX}*"), key=lambda path: (_made(path), path))
 
-    def take(self, directory: Path) -> JobPlace | None:
-        """Return the place of a job whose coordinator is dead, now held here; `None` while somebody holds it."""
+    def take(self, directory: Path, *, hung: bool = True) -> JobPlace | None:
+        """
+        Return the place of a job whose coordinator is dead, now held here; `None` while somebody holds it.
+
+        One that lives and has not renewed its lease is taken for dead, unless `hung` says to let it be.
+        """
         try:
             lock = _locked(directory / "lock") if self._locks else -1
         except FileNotFoundError:  # it ended, and was removed
             return None
         lease = newest_lease(directory)
-        hangs = lease.is_over(time.time_ns()) and not (lease.locked and (directory / "ended").exists())
-        dead = lease.fence == 0 or hangs or (lease.locked and lock is not None)
+        patient = lease.locked and (not hung or (directory / "ended").exists())
+        over = lease.is_over(time.time_ns()) and not patient
+        dead = lease.fence == 0 or over or (lease.locked and lock is not None)
         handle = _next_lease(directory, lease.fence + 1, lock is not None, self._lasts_ns) if dead else None
         if handle is None:
             if lock is not None and lock >= 0:
@@ -176,7 +181,7 @@ class Workspace:
             lease = newest_lease(directory)
             resumable = lease.fence and any(directory.glob("decisions-*")) and not lease.is_over(time.time_ns())
             if not resumable:
-                place = self.take(directory)
+                place = self.take(directory, hung=False)
                 if place is not None:
                     place.remove()
 

@@ -12,9 +12,9 @@ from tests.executor.plans import group_by
 SHARDS = 24
 
 
-def main(role: str, directory: str, answer: str) -> None:
+def main(role: str, directory: str, answer: str, lease: str) -> None:
     """Coordinate the job, or stand by for it, and leave the answer in a file."""
-    with Executor(2, directory) as executor:
+    with Executor(2, directory, lease=float(lease)) as executor:
         handle: JobHandle | None
         if role == "coordinator":
             limits = Limits(attempts=100, losses=100, backoff=0.001, backoff_cap=0.01)

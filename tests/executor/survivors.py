@@ -26,6 +26,7 @@ class Crew:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.lease = 60.0
         self.exchange = directory / "exchange"
         self._answer = directory / "answer"
         self._environ = {**os.environ, "MPPOBS_DIR": str(directory / "journal"), "PYTHONPATH": str(ROOT)}
@@ -33,7 +34,7 @@ class Crew:
 
     def start(self, role: str) -> None:
         """Start a coordinator or a standby."""
-        command = [sys.executable, str(PROCESS), role, str(self.exchange), str(self._answer)]
+        command = [sys.executable, str(PROCESS), role, str(self.exchange), str(self._answer), str(self.lease)]
         with (self.directory / "log").open("ab") as log:
             self.heads.append(subprocess.Popen(command, env=self._environ, stdout=log, stderr=log))
 

@@ -117,6 +117,14 @@ def test_who_hangs_is_fenced_off(tmp_path: Path, locked: bool) -> None:
     new.remove()
 
 
+def test_cleaning_up_lets_the_living_be(tmp_path: Path) -> None:
+    """An executor that starts removes nothing of a coordinator that lives, however late it is with its lease."""
+    _, old = hung(tmp_path, locked=True)
+    Workspace(tmp_path, 10.0)
+    old.renew(time.time_ns())
+    old.remove()
+
+
 def test_only_one_gets_a_lease(tmp_path: Path) -> None:
     """Of two that find the same lease over, the one that makes the next file has the job."""
     workspace, old = hung(tmp_path, locked=False)
