@@ -32,6 +32,9 @@ END_CLOSED: Final = 1
 END_SEALED: Final = 2
 PAIRS_PER_DETAIL: Final = 4
 
+_COMMIT: Final = int(Kind.COMMIT)
+_DISPATCH: Final = int(Kind.DISPATCH)
+_SPECULATIVE: Final = fmt.FLAG_SPECULATIVE << 24
 _MAX_VALUE: Final = (1 << 64) - 2
 _MAX_LOW: Final = (1 << 32) - 1
 _MAX_HIGH: Final = (1 << 31) - 1
@@ -49,6 +52,11 @@ def encode(record: Record, text_id: TextId) -> bytes:
     96
     """
     match record:
+        # Two for every shard, written by one process: these come first, and are encoded without detours.
+        case DispatchRecord():
+            return _encode_dispatch(record, text_id)
+        case CommitRecord():
+            return _encode_commit(record, text_id)
         case TextRecord():
             kind = fmt.TextKind.SHARD_NAME if record.shard_key else fmt.TextKind.INTERNED
             return fmt.text_records(kind, record.text, record.text_id, record.shard_key)
@@ -60,12 +68,8 @@ def encode(record: Record, text_id: TextId) -> bytes:
             return _encode_job(record, text_id)
         case AttemptRecord():
             return _encode_attempt(record, text_id)
-        case CommitRecord():
-            return _encode_commit(record, text_id)
         case DetailRecord():
             return _encode_detail(record, text_id)
-        case DispatchRecord():
-            return _encode_dispatch(record, text_id)
         case PlanRecord() | SampleRecord() | HeartbeatRecord() | DropRecord() | EndRecord():
             return _encode_numbers(record)
         case _:
@@ -73,7 +77,7 @@ def encode(record: Record, text_id: TextId) -> bytes:
 
 
 def _plus(value: int) -> int:
-    return min(max(value, 0), _MAX_VALUE) + 1
+    return value + 1 if 0 <= value <= _MAX_VALUE else min(max(value, 0), _MAX_VALUE) + 1
 
 
 def _counts(low: int, high: int = 0) -> int:
@@ -159,16 +163,12 @@ def _encode_attempt(record: AttemptRecord, text_id: TextId) -> bytes:
 
 
 def _encode_commit(record: CommitRecord, text_id: TextId) -> bytes:
-    outcome, reason = fmt.SHARD_CODES[record.outcome], fmt.REASON_CODES[record.reason]
-    return _pack(
-        head_word(Kind.COMMIT, outcome, reason, number=record.context_id),
-        shard_word(record.shard_key),
-        link(record.attempt, error_type=text_id(record.error_type)),
-        _plus(record.time_ns),
-        _plus(record.first_start_ns),
-        _plus(record.output_bytes),
-        _plus(record.output_rows),
-    )
+    code = fmt.SHARD_CODES[record.outcome] << 8 | fmt.REASON_CODES[record.reason] << 16
+    return fmt.RECORD.pack(
+        _COMMIT | code | record.context_id << 32, shard_word(record.shard_key),
+        link(record.attempt, error_type=text_id(record.error_type)), _plus(record.time_ns),
+        _plus(record.first_start_ns), _plus(record.output_bytes), _plus(record.output_rows), 1, 1, 1, 1, 1,
+    )  # fmt: skip
 
 
 def _encode_detail(record: DetailRecord, text_id: TextId) -> bytes:
@@ -188,15 +188,11 @@ def _encode_detail(record: DetailRecord, text_id: TextId) -> bytes:
 
 
 def _encode_dispatch(record: DispatchRecord, text_id: TextId) -> bytes:
-    flags = fmt.FLAG_SPECULATIVE * record.speculative
-    return _pack(
-        head_word(Kind.DISPATCH, flags=flags, number=record.context_id),
-        shard_word(record.shard_key),
-        link(record.attempt),
-        _plus(record.time_ns),
-        pair(text_id(record.worker)),
-        _plus(record.input_bytes),
-    )
+    flags = _SPECULATIVE if record.speculative else 0
+    return fmt.RECORD.pack(
+        _DISPATCH | flags | record.context_id << 32, shard_word(record.shard_key), link(record.attempt),
+        _plus(record.time_ns), pair(text_id(record.worker)), _plus(record.input_bytes), 1, 1, 1, 1, 1, 1,
+    )  # fmt: skip
 
 
 def _encode_numbers(
