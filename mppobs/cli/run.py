@@ -35,6 +35,7 @@ FaultText = Annotated[
 def run(
     name: Annotated[str, typer.Argument(metavar="WORKLOAD", help="One of --list.")] = "",
     listed: Annotated[bool, typer.Option("--list", help="List workloads, backends and faults.")] = False,
+    list_faults: Annotated[bool, typer.Option("--faults", help="List faults, and the alert of each.")] = False,
     backend: Annotated[str, typer.Option(help="Where it runs: local, dask, ray or sim.")] = "local",
     address: Annotated[str, typer.Option(help="Of a Dask or Ray that is up; one is started without it.")] = "",
     workers: Annotated[int, typer.Option(min=0, help="Workers; 0 for one per core, two at least.")] = 0,
@@ -65,8 +66,8 @@ def run(
 
     Try: mppobs run tpch-q3, then mppobs run tpch-q3 --backend dask --fault node-loss:at=1, and mppobs run --list.
     """
-    if listed:
-        _print_list(as_json)
+    if listed or list_faults:
+        _print_list(as_json, faults_alone=not listed)
         return
     if not name:
         raise ConfigError("which workload? mppobs run --list tells them")
@@ -132,13 +133,16 @@ def _settings(texts: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _print_list(as_json: bool) -> None:
-    """Print the workloads, the backends and the faults."""
+def _print_list(as_json: bool, *, faults_alone: bool) -> None:
+    """Print the workloads, the backends and the faults, or the faults alone."""
+    if faults_alone:
+        _print_faults(as_json)
+        return
     if as_json:
         show.print_json({
             "workloads": {each.name: _as_json(each) for each in WORKLOADS.values()},
             "backends": {str(kind): what for kind, what in _BACKENDS.items()},
-            "faults": {str(kind): {"severity": about.severity, "means": about.means} for kind, about in KINDS.items()},
+            "faults": {str(kind): about.as_json() for kind, about in KINDS.items()},
         })  # fmt: skip
         return
     workloads = show.table("Workloads", ("name", "pattern", "what it is"), (), prose=("what it is",))
@@ -148,13 +152,25 @@ def _print_list(as_json: bool) -> None:
     backends = show.table("Backends", ("name", "what it is"), (), prose=("what it is",))
     for kind, what in _BACKENDS.items():
         backends.add_row(str(kind), what)
-    faults = show.table("Faults", ("kind", "what is seen", "severity"), ("default",), prose=("what is seen",))
-    for fault, about in KINDS.items():
-        faults.add_row(str(fault), about.looks, about.means, f"{about.severity:g}")
     console = show.console()
-    for table in (workloads, backends, faults):
+    for table in (workloads, backends):
         console.print(table)
         console.print()
+    _print_faults(as_json=False)
+
+
+def _print_faults(as_json: bool) -> None:
+    """Print what can be done on purpose, what it looks like, what is there against it, and which alert must tell."""
+    if as_json:
+        show.print_json({str(kind): about.as_json() for kind, about in KINDS.items()})
+        return
+    columns = ("kind", "mode", "alert", "severity", "what is seen", "what is there against it")
+    faults = show.table("Faults", columns, ("default",), prose=("what is seen", "what is there against it", "severity"))
+    for fault, about in KINDS.items():
+        faults.add_row(
+            str(fault), str(about.mode), about.alert, about.means, about.looks, about.answer, f"{about.severity:g}"
+        )
+    show.console().print(faults)
 
 
 def _as_json(each: Workload) -> dict[str, object]:

@@ -75,6 +75,10 @@ class About(NamedTuple):
     answer: str
     """What is there against it."""
 
+    def as_json(self) -> dict[str, str | float]:
+        """Return it as a JSON object."""
+        return {name: value if isinstance(value, float) else str(value) for name, value in self._asdict().items()}
+
 
 _M = FailureMode
 
