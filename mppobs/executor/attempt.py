@@ -177,7 +177,9 @@ class _Work:
         """Call the task, under the faults that there are, and return what it returns."""
         stage, function, given = self.stage, _function(self.stage.task), self.task_input()
         if stage.faults:
-            return run_sabotaged(function, given, stage.faults, self.order.shard, self.attempt)
+            # What befalls a shard befalls those that it is split into: splitting makes them smaller, not well.
+            position = self.order.shard if self.order.partition < 0 else self.order.partition
+            return run_sabotaged(function, given, stage.faults, position, self.attempt)
         return function(given)
 
     def write(self, table: pa.Table) -> Output:
