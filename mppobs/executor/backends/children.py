@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from mppobs.executor.backends import worker as inside
 from mppobs.executor.backends.base import Place
@@ -19,6 +22,10 @@ from mppobs.model import Reason
 _FORKS: Final = 10
 """Tries at starting one process: a fork server that dies ten times in a row will not live."""
 _FORK_PAUSE: Final = 0.02
+_LONGEST_DIRECTORY: Final = 70
+"""Characters: `multiprocessing` adds `/pymp-12345678/listener-12345678`, and some more in later versions."""
+_SHORT_DIRECTORIES: Final = ("/tmp", "/var/tmp", "/dev/shm")
+"""Only where the usual one cannot be used."""
 
 
 @dataclass(slots=True)
@@ -41,6 +48,8 @@ class Child:
     """Attempts by their tickets, in the order in which they run."""
     stages: set[int] = field(default_factory=set)
     """Stages that the process knows."""
+    orders: list[tuple[Any, ...]] = field(default_factory=list)
+    """Attempts that go out with the next `flush`."""
     journal: Path | None = None
     """Head file of its journal, once it is ready and where it has one."""
     running: AttemptId | None = None
@@ -61,6 +70,10 @@ class Child:
 
     def flush(self) -> bool:
         """Write what waits; return whether all is written. After the last order of one that drains, orders end."""
+        if self.orders:
+            # In one message: what they have in common is pickled once.
+            self.outbox.put(frame(("attempts", self.orders)))
+            self.orders = []
         written = self.outbox.flush()
         if written and self.draining:
             self.pipes[0].close()
@@ -83,6 +96,25 @@ class Seat:
     """Whether nobody is to take it any more."""
 
 
+@contextmanager
+def _short_paths() -> Iterator[None]:
+    """
+    Have temporary files in a short directory meanwhile, where the usual one is too long for the path of a socket.
+
+    The fork server listens on one there, and the kernel takes 107 characters.
+    """
+    usual = tempfile.gettempdir()
+    if len(usual) <= _LONGEST_DIRECTORY:
+        yield
+        return
+    with suppress(StopIteration):
+        tempfile.tempdir = next(place for place in _SHORT_DIRECTORIES if os.access(place, os.W_OK | os.X_OK))
+    try:
+        yield
+    finally:
+        tempfile.tempdir = usual
+
+
 def fork(context: ForkServerContext, generation: int) -> Child:
     """
     Start one process with pipes of its own; it waits for its `WorkerSetup`.
@@ -94,7 +126,8 @@ def fork(context: ForkServerContext, generation: int) -> Child:
         (orders_in, orders_out), (results_in, results_out), (stops_in, stops_out) = pairs
         process = context.Process(target=inside.main, args=(orders_in, results_out, stops_in), daemon=True)
         try:
-            process.start()
+            with _short_paths():
+                process.start()
         except (EOFError, OSError):
             for pipe in (end for pair in pairs for end in pair):
                 pipe.close()
