@@ -17,7 +17,7 @@ from mppobs.render.everything import generate as render
 from mppobs.render.files import Format
 from mppobs.render.routing import RoutingSettings, load_routing
 from mppobs.render.rules import RuleSettings
-from mppobs.slo.lint import Level, lint
+from mppobs.slo.lint import Check, Level, lint
 from mppobs.slo.model import Slo
 from mppobs.slo.spec import load_spec
 
@@ -64,8 +64,9 @@ def _slos(files: Sequence[Path], *, force: bool) -> list[Slo]:
             if slo.full_name in slos:
                 raise spec.places[slo.full_name].error(f"{slo.full_name!r} is defined in another file too")
             slos[slo.full_name] = slo
-    errors = [finding for finding in lint(list(slos.values())) if finding.level is Level.ERROR]
-    if errors and not force:
+    found = [finding for finding in lint(list(slos.values())) if finding.level is Level.ERROR]
+    errors = [finding for finding in found if not force or finding.check is Check.SPEC]
+    if errors:
         lines = "\n".join(f"  {finding.slo or 'all'}: {finding.message}" for finding in errors)
         raise ConfigError(f"nothing written, since these can never work (--force writes them all the same):\n{lines}")
     return list(slos.values())

@@ -11,6 +11,7 @@ from mppobs.render.files import Format, rule_files
 from mppobs.render.leg_proofs import leg_proofs
 from mppobs.render.promql import Durations
 from mppobs.render.proofs import proofs
+from mppobs.render.queries import query_groups
 from mppobs.render.routing import RoutingSettings, alertmanager
 from mppobs.render.rules import RuleSettings, groups
 from mppobs.render.templates import TEMPLATE
@@ -47,8 +48,9 @@ def generate(slos: Iterable[Slo], options: Options | None = None) -> dict[str, s
     durations = Durations(chosen.time_scale)
     rules = replace(chosen.rules, durations=durations)
     routing = replace(chosen.routing, durations=durations)
-    files = rule_files(groups(rules), rules, chosen.target)
-    files["alertmanager.yml"] = alertmanager(sorted({slo.owner for slo in slos}), routing)
+    promised = list(slos)
+    files = rule_files((*groups(rules), *query_groups(promised, rules)), rules, chosen.target)
+    files["alertmanager.yml"] = alertmanager(sorted({slo.owner for slo in promised}), routing)
     files["templates/mppobs.tmpl"] = TEMPLATE
     if chosen.target is Format.PROMETHEUS and chosen.time_scale == 1:  # the test of a drill is the drill
         files |= {**proofs(rules), **leg_proofs(rules)}

@@ -219,4 +219,4 @@ def _percent(value: int) -> Expr:
 
 
 def _scaled(seconds: int, durations: Durations) -> Expr:
-    return number(Fraction(seconds, durations.time_scale))
+    return number(durations.scaled(seconds))

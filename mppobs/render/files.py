@@ -104,7 +104,8 @@ def _group(group: Group, settings: RuleSettings) -> Plain:
 
 def _rule(rule: Recording | Alerting, settings: RuleSettings) -> Plain:
     if isinstance(rule, Recording):
-        return {"record": rule.record, "expr": rule.expr.text}
+        labels = {"labels": dict(rule.labels)} if rule.labels else {}
+        return {"record": rule.record, "expr": rule.expr.text, **labels}
     return {
         "alert": rule.alert.name,
         "expr": rule.expr.text,

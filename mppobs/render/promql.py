@@ -107,6 +107,10 @@ class Durations:
         whole, rest = divmod(milliseconds, 1000)
         return f"{whole}s{rest}ms" if whole else f"{rest}ms"
 
+    def scaled(self, seconds: int) -> Fraction:
+        """Return the duration as a number of seconds, exactly."""
+        return Fraction(seconds, self.time_scale)
+
 
 REAL_TIME: Final = Durations()
 

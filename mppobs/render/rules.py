@@ -64,6 +64,7 @@ class Recording:
 
     record: str
     expr: Expr
+    labels: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +125,7 @@ def delta(now: str, counter: str, seconds: int, durations: Durations) -> Expr:
     slo:mpp_slo_events:now - ((slo:mpp_slo_start_timestamp_seconds:max > time() - 3600) * 0 or \
 last_over_time(slo:mpp_slo_events:max[15m] offset 1h))
     """
-    window = Fraction(seconds, durations.time_scale)
-    young = binary(metric(START) > Expr("time()") - number(window), "*", number(0))
+    young = binary(metric(START) > Expr("time()") - number(durations.scaled(seconds)), "*", number(0))
     return metric(now) - (young | last_over_time(metric(counter), LOOKBACK, seconds, durations))
 
 

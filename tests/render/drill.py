@@ -20,10 +20,10 @@ import httpx
 
 from mppobs.cli.main import run as mppobs
 from mppobs.render.rules import BAD, EVENTS, START
-from mppobs.slo.model import Slo
+from mppobs.slo.model import IndicatorKind, Slo
 from mppobs.slo.spec import load_spec
 from mppobs.slo.windows import DAY
-from tests.render.exposed import Exposition, Law, Series, constant, exposition, grows, while_
+from tests.render.exposed import Exposition, Law, Series, constant, exposition, grows, while_, whole
 from tests.servers import Prometheus, free_port, require, run, serving
 from tests.webhook import Webhook, webhook
 
@@ -48,6 +48,10 @@ pipelines:
   muted: {tier: critical, owner: muted, objectives: {shard-success: 99.9%}}
   awake: {tier: critical, owner: awake, objectives: {shard-success: 99.9%}}
   dear: {owner: dear, objectives: {shard-success: 99.9%}}
+objectives:
+  gateway:
+    {indicator: promql, owner: gateway, tier: critical, objective: 99%,
+     good: 'requests_total{code="200"}', total: requests_total}
 """
 ROUTING: Final = """
 webhook: {webhook}
@@ -73,6 +77,8 @@ ERRORS: Final = {
     "drill/silent-0-shard-success": Errors(2.0, 8.0, 1.0),
     "drill/unseen-shard-success": Errors(21.0, 28.0, 1.0),
 }
+REQUESTS_FAIL: Final = 21.0
+"""When the gateway, which Prometheus counts by itself, has its first error, and from then on one request in two."""
 SIDECAR_DOWN: Final = (19.0, 25.0)
 LOOKS: Final = (5.2, 24.0)
 """When Alertmanager is asked: while the first causes last, and while nothing is known of anything."""
@@ -176,6 +182,9 @@ def work(zero: float) -> Iterator[Series]:
     yield info("jobs", "failing", "failing")
     # A pipeline that has become dear: its money is `spent`.
     yield info("costs", "dear", "dear", "standard")
+    # Somebody else's service, whose series of failures is born with the first one.
+    yield Series("requests_total", {"code": "200"}, whole(grows(zero - 1000, RATE)))
+    yield Series("requests_total", {"code": "500"}, while_(zero + REQUESTS_FAIL, whole(grows(zero + 20.9, RATE))))
     # In maintenance, and in a maintenance window that is not now.
     yield run_of("jobs-muted", "muted", "m-1", "failure")
     yield run_of("jobs-awake", "awake", "a-1", "failure")
@@ -267,14 +276,15 @@ def _pace(seconds: float) -> str:
 
 
 def _generate(directory: Path, webhook: str) -> Sequence[Slo]:
-    """Run `mppobs generate` as a user would, and return the SLOs."""
+    """Run `mppobs generate` as a user would, and return the SLOs that aggregators show."""
     (directory / "slo.yaml").write_text(SPEC)
     (directory / "routing.yaml").write_text(ROUTING.format(webhook=webhook))
     assert mppobs([
         "generate", f"{directory}/slo.yaml", "--out", f"{directory}/out", "--routing", f"{directory}/routing.yaml",
         "--time-scale", str(SCALE), "--force",
     ]) == 0  # fmt: skip
-    return load_spec(directory / "slo.yaml").slos
+    slos = load_spec(directory / "slo.yaml").slos
+    return [slo for slo in slos if slo.indicator is not IndicatorKind.PROMQL]
 
 
 @contextmanager

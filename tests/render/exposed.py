@@ -6,6 +6,7 @@ So the figures at a scrape are known exactly whenever the scrape happens, on a s
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -47,6 +48,16 @@ def grows(begin: float, per_second: float, end: float = float("inf"), first: flo
 def while_(begin: float, law: Law, end: float = float("inf")) -> Law:
     """Return a series that is there only for a while."""
     return lambda now: law(now) if begin <= now < end else None
+
+
+def whole(law: Law) -> Law:
+    """Return the whole part of a value."""
+
+    def rounded(now: float) -> float | None:
+        value = law(now)
+        return None if value is None else float(math.floor(value))
+
+    return rounded
 
 
 class Exposition(ThreadingHTTPServer):
