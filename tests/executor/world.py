@@ -294,6 +294,8 @@ class World:
         for book in seen.books.values():
             if book.ended is None:
                 yield book.begin_life()
+                if book.cancelled:
+                    yield Cancel(book.submitted.job)
 
     # What becomes of an attempt
 

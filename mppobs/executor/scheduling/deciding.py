@@ -68,7 +68,7 @@ class Decider:
         stage, shard = running.stage, event.attempt.shard
         outcome = running.stop if running.stop is not None else event.outcome
         others = stage.copies(shard)
-        if stage.needs and not stage.closed:
+        if stage.needs and not stage.closed and event.reason is Reason.STORAGE and not event.throttled:
             # It had no chance: what it reads is being computed again.
             if not others:
                 stage.again.append(shard)

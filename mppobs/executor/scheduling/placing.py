@@ -186,11 +186,19 @@ class Placer:
             parked = book.parked.popleft()
             if not self._is_wanted(parked):
                 book.forget(parked)
-            elif not (book.tenants.may_start(parked.stage) and self._place(parked)):
+            elif not self._place_if_it_may(parked):
                 book.parked.append(parked)
                 tries -= 1
                 if tries == 0:
                     return
+
+    def _place_if_it_may(self, parked: Parked) -> bool:
+        """Place a parked shard, unless something else keeps it from starting; then no node is kept for it either."""
+        if self._book.tenants.may_start(parked.stage):
+            return self._place(parked)
+        if parked.primary is None and parked.shard in parked.stage.special:
+            self._book.give_node_back(parked.stage.special[parked.shard])
+        return False
 
     def _is_wanted(self, parked: Parked) -> bool:
         """Return whether a parked shard is still to be tried: a copy only while the attempt that it is of runs."""
@@ -234,7 +242,7 @@ class Placer:
     def _place_alone(self, stage: Stage, shard: int, special: Special, groups: list[Group]) -> bool:
         """Place a shard on a node that has nothing else to do, which is kept for it from now on."""
         node = special.node
-        if node is not None and not _usable(node, groups):
+        if node is not None and (node.aside_until or not _usable(node, groups)):
             self._book.give_node_back(special)
             node = None
         if node is None:
