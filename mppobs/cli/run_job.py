@@ -14,8 +14,10 @@ from rich.console import Console
 import mppobs
 from mppobs.cli import show
 from mppobs.cli.beside import SidecarProcess
+from mppobs.cli.fabrics import advice_as_json, advice_table, facts_of
 from mppobs.cli.indicators import indicator_table
 from mppobs.cli.progress import Board
+from mppobs.diagnose.fabric import Advice, Rates, advise
 from mppobs.errors import ConfigError
 from mppobs.executor import Executor
 from mppobs.executor.backends.make import BackendSpec, Made, make_backend
@@ -63,6 +65,8 @@ class Told:
     others: list[JobResult] = field(default_factory=list)
     """Jobs that a fault of the load ran beside it."""
     indicators: list[dict[str, Any]] = field(default_factory=list)
+    advice: list[Advice] = field(default_factory=list)
+    """Which stage belongs on which fabric, where the workload spans several."""
 
     @property
     def ok(self) -> bool:
@@ -86,6 +90,8 @@ class Told:
             told |= _result_as_json(result)
         if self.indicators:
             told["indicators"] = {each["pipeline"]: each["indicators"] for each in self.indicators}
+        if self.advice:
+            told["fabrics"] = advice_as_json(self.advice)
         return told
 
 
@@ -103,6 +109,8 @@ def run_workload(options: RunOptions) -> Told:
                 beside = stack.enter_context(SidecarProcess(scratch / "sidecar", journals, _PRICES))
                 board.say(f"sidecar   {beside.url}")
             _run_job(options, scratch, board, told)
+            if told.result is not None and options.workload.custom_code:
+                told.advice = advise(facts_of(journals, told.result.job_id, options.workload.custom_code), Rates())
             if beside is not None and told.result is not None:
                 board.wait("waiting until the sidecar has judged the job")
                 beside.wait_until_judged([told.result.job_id], _JUDGED_SECONDS)
@@ -214,6 +222,9 @@ def _report(console: Console, told: Told) -> None:
     if told.indicators:
         console.print()
         console.print(indicator_table(told.indicators))
+    if told.advice:
+        console.print()
+        console.print(advice_table(told.advice))
 
 
 def _attempts(result: JobResult) -> str:

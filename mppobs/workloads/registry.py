@@ -67,6 +67,8 @@ class Workload:
     home: str
     """`module:name` of its `Work`."""
     parameters: tuple[Parameter, ...] = ()
+    custom_code: tuple[str, ...] = ()
+    """Stages whose work is code of its own. With any the job spans fabrics, and a run tells what belongs where."""
     values: Mapping[str, Value] = field(default_factory=dict, hash=False)
     """What parameters were set to; the others have their defaults."""
 
@@ -166,6 +168,7 @@ _ALL: Final = (
         stresses="one job over two fabrics, gangs that restart as one, checkpoints and resume",
         home="mppobs.workloads.rnn:RING_WORK",
         parameters=_TRAINING,
+        custom_code=("train", "step"),
     ),
     Workload(
         name="rnn-server",
@@ -174,6 +177,7 @@ _ALL: Final = (
         stresses="everybody calling one process at once, bytes that grow with the workers",
         home="mppobs.workloads.rnn:SERVER_WORK",
         parameters=(*_TRAINING, _SERVERS),
+        custom_code=("train", "step", "serve"),
     ),
     Workload(
         name="thumbnails",
