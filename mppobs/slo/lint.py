@@ -183,8 +183,9 @@ def _query(slo: Slo, key: str, query: str) -> Iterator[Finding]:
     """Yield whether a query of the user's own parses, and names metrics of ours that exist."""
     try:
         parsed = promql_parser.parse(query)
+        promql_parser.parse(f"sum({query}\n)")  # which only a vector can be
     except ValueError as error:
-        yield _finding(slo, Level.ERROR, Check.SPEC, f"`{key}` is no PromQL: {error}")
+        yield _finding(slo, Level.ERROR, Check.SPEC, f"`{key}` is no PromQL that can be counted: {error}")
         return
     for name in sorted(_metrics(parsed)):
         base = name.removesuffix("_bucket").removesuffix("_sum").removesuffix("_count")
