@@ -1,0 +1,86 @@
+"""
+How long `mppobs generate` takes for 100 pipelines: a process from start to end, as a user or CI runs it.
+
+The peer is the same file read by PyYAML and written back, in a process of its own: the least that any such tool does.
+Wall time, the median of some runs, one of each at a time.
+
+    python bench/generate.py [--pipelines 100] [--rounds 5] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+TARGET_SECONDS = 2.0
+OBJECTIVES = """
+    objectives:
+      job-success: 99%
+      on-time: 99%
+      shard-success: 99.9%
+      duration: {objective: 99%, at-most: 8m}
+      cost: {objective: 99%, at-most: 4.50}
+"""
+PEER = """
+import sys, yaml
+tree = yaml.safe_load(open(sys.argv[1]))
+open(sys.argv[2], "w").write(yaml.safe_dump(tree))
+"""
+
+
+def spec(pipelines: int) -> str:
+    """Return a file of promises, five for each pipeline, of as many owners as ten pipelines each make."""
+    parts = [
+        f"  p{index:03}:\n    owner: team-{index // 10}\n    every: 10m\n    deadline: 8m{OBJECTIVES}"
+        for index in range(pipelines)
+    ]
+    return "team: bench\npipelines:\n" + "".join(parts)
+
+
+def seconds(command: Sequence[str]) -> float:
+    """Return how long a program takes from start to end. Raises CalledProcessError where it fails."""
+    began = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - began
+
+
+def measure(directory: Path, pipelines: int, rounds: int) -> tuple[float, float]:
+    """Return the medians of ours and of the peer, taken in turns; every run writes everything anew."""
+    path = directory / "slo.yaml"
+    path.write_text(spec(pipelines))
+    ours, peer = [], []
+    for turn in range(rounds):
+        out = directory / f"out-{turn}"
+        ours.append(seconds([sys.executable, "-m", "mppobs.cli.main", "generate", str(path), "--out", str(out)]))
+        peer.append(seconds([sys.executable, "-c", PEER, str(path), str(directory / "peer.yaml")]))
+    return statistics.median(ours), statistics.median(peer)
+
+
+def main() -> None:
+    """Measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pipelines", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", action="store_true", help="print JSON lines")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        ours, peer = measure(Path(name), options.pipelines, options.rounds)
+        files = len([path for path in (Path(name) / "out-0").rglob("*") if path.is_file()])
+    if options.json:
+        figure = {"figure": f"mppobs generate, {options.pipelines} pipelines", "value": ours, "unit": "s", "peer": peer}
+        print(json.dumps({**figure, "ratio": ours / peer, "target": TARGET_SECONDS, "met": ours <= TARGET_SECONDS}))
+    else:
+        print(f"{options.pipelines} pipelines, {5 * options.pipelines} SLOs, {files} files")
+        print(f"  mppobs generate       {ours:>8.2f} s   (target: {TARGET_SECONDS:g} s)")
+        print(f"  PyYAML, read and write{peer:>8.2f} s")
+
+
+if __name__ == "__main__":
+    main()
