@@ -24,7 +24,7 @@ for (const [panel, name] of Object.entries(PANELS)) {
     types[`${panel}Fields`] = `${panel}.custom`;
   }
 }
-const source = resolve(`types-${from.replaceAll(/\W+/g, "-")}.ts`);
+const source = resolve(from, "types-of-ours.ts");
 writeFileSync(source, lines.join("\n"));
 
 const config = { ...DEFAULT_CONFIG, skipTypeCheck: true, encodeRefs: false, additionalProperties: false };

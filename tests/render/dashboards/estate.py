@@ -42,6 +42,12 @@ pipelines:
     deadline: 60s
     objectives: {on-time: 90%, spend: {objective: 99%, usd-per-period: 500}}
   thumbnails: {tier: besteffort, owner: media, every: 10m, deadline: 30s, objectives: {on-time: 95%}}
+  everything:
+    tier: critical
+    owner: sre
+    every: 10m
+    deadline: 5s
+    objectives: {on-time: 90%, shard-success: 99%}
   tpch-q1: {every: 10m, deadline: 20s, objectives: {on-time: 95%, shard-success: 99.9%}}
   tpch-q3: {every: 10m, deadline: 20s, objectives: {on-time: 95%, job-success: 99%}}
 """
@@ -103,5 +109,5 @@ def _sidecar(directory: Path, journals: Path, address: str) -> Sequence[str]:
     return [
         sys.executable, "-m", "mppobs.cli.main", "sidecar", "--port", address.split(":")[1],
         "--directory", str(journals), "--state-directory", f"{directory}/state", "--poll-seconds", "0.2",
-        "--settle-seconds", "1", "--slo", f"{directory}/slo.yaml", "--price-file", str(prices),
+        "--settle-seconds", "1", "--max-stages", "3", "--slo", f"{directory}/slo.yaml", "--price-file", str(prices),
     ]  # fmt: skip

@@ -16,13 +16,18 @@ from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
+from rich.console import Console
 
 import mppobs
+from mppobs.cli.demo_jobs import Findings, run_queries
+from mppobs.cli.progress import Board
 from mppobs.executor import Executor
 from mppobs.executor.faults import Fault, FaultKind, arm
 from mppobs.executor.plan import Limits, Plan, ShardPlan, Stage
 from mppobs.executor.task import TaskInput
-from mppobs.model import Tier
+from mppobs.instrument.recorder import RECORDER
+from mppobs.model import HeartbeatRecord, Tier
+from mppobs.workloads.data import make_dataset
 
 _SLICES: Final = 10
 """Into so many a task's time is cut, with its progress told after each."""
@@ -47,6 +52,10 @@ class Pipeline:
     """Shards that take so many seconds longer."""
 
 
+_ALL_AT_ONCE: Final = (
+    Fault(FaultKind.SHUFFLE, severity=0.3), Fault(FaultKind.HOT_PREFIX, severity=0.2),
+    Fault(FaultKind.RETRY_STORM, severity=0.3),
+)  # fmt: skip
 NIGHT: Final = {
     each.name: each
     for each in (
@@ -56,6 +65,7 @@ NIGHT: Final = {
         Pipeline("reindex", "search", Tier.BESTEFFORT, faults=(Fault(FaultKind.HOT_PREFIX, severity=0.35),)),
         Pipeline("ingest", "data", faults=(Fault(FaultKind.RETRY_STORM, severity=0.45),), shards=18),
         Pipeline("training", "ml", shards=8, seconds=0.8, deadline=60.0, checkpoints=True),
+        Pipeline("everything", "sre", Tier.CRITICAL, 24, 0.1, 5.0, _ALL_AT_ONCE, 0.5, checkpoints=True, slow={3: 9.0}),
         Pipeline("thumbnails", "media", Tier.BESTEFFORT, shards=16, seconds=0.1, deadline=30.0),
     )
 }  # fmt: skip
@@ -116,13 +126,36 @@ def plan_of(pipeline: Pipeline, number: int) -> Plan:
 
 
 def main() -> None:
-    """Run one pipeline again and again until time is up."""
+    """Run one pipeline again and again until time is up, or the queries of the demo twice."""
     name, journals, seconds = sys.argv[1], Path(sys.argv[2]), float(sys.argv[3])
-    pipeline = NIGHT[name]
     mppobs.configure(directory=journals, node_type="demo-core", sample_seconds=0.5, node=f"node-{name}")
+    if name == "demo":
+        run_demo(journals)
+    else:
+        run_night(NIGHT[name], journals, seconds)
+
+
+def run_demo(journals: Path) -> None:
+    """Run the demo's queries on little data, twice each, the second time with its faults."""
+    dataset = make_dataset(journals.parent / "data", 0.01, 24)
+    findings = Findings()
+    with (
+        Board(Console(quiet=True)) as board,
+        Executor(2, journals.parent / "exchange-demo", journal=journals) as executor,
+    ):
+        run_queries(executor, dataset, 2, board, findings)
+    if not findings.ok:
+        raise SystemExit(f"wrong answers: {findings.verdicts}")
+
+
+def run_night(pipeline: Pipeline, journals: Path, seconds: float) -> None:
+    """Run one pipeline again and again; say something without sense once, which is to be counted."""
+    journal = RECORDER.journal()
+    if journal is not None:
+        journal.append(HeartbeatRecord(987_654, time.time_ns()))
     until = time.monotonic() + seconds
     faults = arm(pipeline.faults, time.time_ns())
-    with Executor(2, journals.parent / f"exchange-{name}", journal=journals, faults=faults) as executor:
+    with Executor(2, journals.parent / f"exchange-{pipeline.name}", journal=journals, faults=faults) as executor:
         number = 0
         while time.monotonic() < until:
             executor.run(plan_of(pipeline, number))

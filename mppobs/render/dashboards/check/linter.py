@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Final
 
 import grafanalib.formatunits as formatunits
@@ -198,7 +199,8 @@ def selectors(target: Target) -> Iterator[promql.VectorSelector]:
     yield from (selector for selector, _ in with_parents(target.promql))
 
 
-def with_parents(text: str) -> list[tuple[promql.VectorSelector, tuple[promql.Expr, ...]]]:
+@lru_cache(maxsize=1024)
+def with_parents(text: str) -> tuple[tuple[promql.VectorSelector, tuple[promql.Expr, ...]], ...]:
     """Return every selector of a query with what stands around it, the outermost first."""
     found: list[tuple[promql.VectorSelector, tuple[promql.Expr, ...]]] = []
     above: list[promql.Expr] = []
@@ -215,7 +217,7 @@ def with_parents(text: str) -> list[tuple[promql.VectorSelector, tuple[promql.Ex
 
     if not _syntax(text):
         promql.walk(promql.parse(text), down, up)
-    return found
+    return tuple(found)
 
 
 def is_difference(above: tuple[promql.Expr, ...]) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Final
 
 import promql_parser as promql
@@ -44,6 +45,7 @@ class Meaning:
         return replace(self, labels=self.labels - set(names))
 
 
+@lru_cache(maxsize=1024)
 def meaning(text: str) -> Meaning:
     """
     Return what a query computes. Raises ValueError where it does not parse, ConfigError for a metric nobody exposes.

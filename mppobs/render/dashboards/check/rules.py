@@ -16,13 +16,13 @@ RULES: Final[tuple[str, ...]] = (*LINTER, *QUERIES, *STRUCTURE, LINK_RULE)
 """The names of all rules, in the order in which they are applied."""
 
 
-def findings(dashboards: Sequence[Json]) -> list[Finding]:
-    """Return everything that is wrong with some dashboards, whose links may lead to each other."""
+def findings(dashboards: Sequence[Json], only: Sequence[str] = RULES) -> list[Finding]:
+    """Return what is wrong with some dashboards by some rules, or by all. Their links may lead to each other."""
     books = {dashboard["uid"]: dashboard for dashboard in dashboards}
     rules: Mapping[str, Rule] = {**LINTER, **QUERIES, **STRUCTURE, LINK_RULE: LINKS(books)}
     return [
         Finding(name, dashboard["uid"], panel, text)
         for dashboard in dashboards
-        for name, rule in rules.items()
-        for panel, text in rule(dashboard)
+        for name in only
+        for panel, text in rules[name](dashboard)
     ]
