@@ -158,7 +158,7 @@ def simulate_estate(
     if journals is not None:
         journals.close()
     if series is not None:
-        series.close()
+        series.close(simulation.world.now_ns)
     return _summary(simulation, tally, cluster, series.samples if series is not None else 0)
 
 

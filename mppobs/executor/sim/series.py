@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -43,7 +44,8 @@ class Series(Observer):
         self._day = 0
         self._price = lane_price
         self._values: dict[tuple[str, Labels], float] = {}
-        self._lines: dict[tuple[str, Labels], list[str]] = defaultdict(list)
+        self._lines: dict[tuple[str, Labels], list[tuple[int, str]]] = defaultdict(list)
+        """What is to be written of each series: times, and the ends of the lines."""
         self._buckets: dict[Labels, list[int]] = {}
         self._job_cost: dict[int, float] = defaultdict(float)
         self.samples = 0
@@ -137,8 +139,10 @@ class Series(Observer):
             self._sample(self._next_ns)
             self._next_ns += self._step_ns
 
-    def close(self) -> None:
-        """Write what is not written yet."""
+    def close(self, now_ns: int) -> None:
+        """Take everything down once more, at the end, and write what is not written yet."""
+        if now_ns > self._next_ns - self._step_ns:
+            self._sample(now_ns)
         self._write_day()
 
     # How it is written
@@ -168,29 +172,38 @@ class Series(Observer):
         if day != self._day:
             self._write_day()
             self._day = day
-        stamp = f" {at_ns // 10**9}\n"
+        stamp = at_ns // 10**9
         for key, value in self._values.items():
-            self._lines[key].append(f"{value:.9g}{stamp}")
+            self._lines[key].append((stamp, f"{value:.9g} {stamp}\n"))
 
     def _write_day(self) -> None:
         """Write the day's samples: by family, as OpenMetrics asks."""
         if not self._lines:
             return
-        families: dict[str, list[tuple[str, Labels]]] = defaultdict(list)
-        for key in self._lines:
-            families[_family(key[0])].append(key)
+        families: dict[str, dict[Labels, list[tuple[str, Labels]]]] = defaultdict(lambda: defaultdict(list))
+        for name, labels in self._lines:
+            group = tuple(pair for pair in labels if pair[0] != "le")
+            families[_family(name)][group].append((name, labels))
         path = self._directory / f"day-{self._day + 1:02}.om"
         with path.open("w", encoding="utf-8") as file:
             for family in sorted(families):
                 metric = BY_NAME[family]
                 name = family.removesuffix("_total") if metric.type is Type.COUNTER else family
                 file.write(f"# TYPE {name} {metric.type}\n# HELP {name} {metric.help}\n")
-                for key in families[family]:
-                    begin = key[0] + "{" + ",".join(f'{label}="{value}"' for label, value in key[1]) + "} "
-                    file.writelines(begin + line for line in self._lines[key])
-                    self.samples += len(self._lines[key])
+                for keys in families[family].values():
+                    file.writelines(self._text(keys))
             file.write("# EOF\n")
         self._lines.clear()
+
+    def _text(self, keys: Sequence[tuple[str, Labels]]) -> Iterator[str]:
+        """Yield the lines of series that belong together, such as the buckets of one histogram: time by time."""
+        begins = [
+            name + "{" + ",".join(f'{label}="{value}"' for label, value in labels) + "} " for name, labels in keys
+        ]
+        ends = ((stamp, index, end) for index, key in enumerate(keys) for stamp, end in self._lines[key])
+        for _, index, end in sorted(ends) if len(keys) > 1 else ends:
+            self.samples += 1
+            yield begins[index] + end
 
 
 def slo_name(pipeline: str, objective: str) -> str:
