@@ -101,7 +101,7 @@ def test_reports_survive_the_way() -> None:
     """A report with everything in it comes back as it was."""
     report = Report(AttemptOutcome.ERROR, Reason.STORAGE, "T", "m", 5, True, True, 7, Output(1, 2, (3, 4)), b"v", 9)
     for sent in (report, Report(AttemptOutcome.SUCCESS)):
-        (message,) = Inbox(-1).take(pack_report(3, sent))
+        (message,) = Inbox(-1).take(frame(pack_report(3, sent)))
         assert unpack_report(message) == sent
 
 

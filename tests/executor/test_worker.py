@@ -155,7 +155,7 @@ class Wires:
         self.results_out.close()
         inbox, said = Inbox(self.results.fileno()), []
         while not inbox.closed:
-            said += list(inbox.read())
+            said += [message for messages in inbox.read() for message in messages]
         for pipe in (self.orders_in, self.orders, self.results, self.stops_in, self.stops):
             pipe.close()
         return said
@@ -165,7 +165,7 @@ def test_a_worker_makes_attempts_until_the_orders_end(captured: Captured, files:
     """It says that it is ready, then of each attempt that it begins and how it ended, and closes its journal."""
     wires = Wires()
     wires.begin(captured)
-    wires.order(("stage", 1, stage(files, what="v")), *(("attempt", n, 1, n, n, 0, None, 5) for n in (1, 2)))
+    wires.order(("stage", 1, stage(files, what="v")), ("attempts", [(n, 1, n, n, 0, None, 5) for n in (1, 2)]))
     wires.orders.close()
     said = wires.run()
     assert [message[:2] for message in said] == [
@@ -184,7 +184,7 @@ def test_a_worker_ends_after_it_was_stopped(captured: Captured, files: JobFiles,
     """The attempt that is to be stopped ends as told, and what came after it is left undone."""
     wires = Wires()
     wires.begin(captured)
-    wires.order(("stage", 1, stage(files, what="v")), *(("attempt", n, 1, n, n, 0, None, 5) for n in (1, 2, 3)))
+    wires.order(("stage", 1, stage(files, what="v")), ("attempts", [(n, 1, n, n, 0, None, 5) for n in (1, 2, 3)]))
     os.write(wires.stops.fileno(), worker.STOP.pack(2, worker.STOP_OUTCOMES.index(outcome)))
     said = wires.run()
     assert [message[:2] for message in said][-2:] == [(worker.STARTED, 2), (worker.ENDED, 2)]
@@ -196,7 +196,7 @@ def test_a_worker_ends_when_nobody_listens(captured: Captured, files: JobFiles) 
     """With the coordinator's ends of the pipes closed it makes no further attempt."""
     wires = Wires()
     wires.begin(captured)
-    wires.order(("stage", 1, stage(files, what="v")), ("attempt", 1, 1, 0, 0, 0, None, 5))
+    wires.order(("stage", 1, stage(files, what="v")), ("attempts", [(1, 1, 0, 0, 0, None, 5)]))
     wires.stops.close()
     assert [message[0] for message in wires.run()] == [worker.READY]
     assert captured.attempts == []

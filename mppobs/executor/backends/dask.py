@@ -127,7 +127,9 @@ def close_host(key: str, dask_worker: Any) -> None:
 
 def kill_process(dask_worker: Any) -> None:
     """Kill a worker's process: from its nanny where it has one, which need not wait for it, or else from within."""
-    os.kill(getattr(dask_worker, "pid", None) or os.getpid(), signal.SIGKILL)
+    pid = dask_worker.pid if hasattr(dask_worker, "pid") else os.getpid()
+    if pid:  # a nanny has none while its worker is gone
+        os.kill(pid, signal.SIGKILL)
 
 
 def make_attempt(key: str, ticket: int, number: int, stage: bytes, order: AttemptOrder) -> None:
@@ -310,6 +312,8 @@ class DaskEngine:
         recorded = {**self._recorded, "worker": name, "lanes": lanes, "dedicated": not self._address}
         setup = HostSetup(recorded, dedicated=not self._address)
         info = (await self._client._run(open_host, self._key, setup, workers=[address]))[address]
+        if (info.pid, info.node) == (os.getpid(), os.uname().nodename):
+            raise WorkersBrokenError("a worker of this Dask is in this very process: start it with processes=True")
         names = [name] if lanes == 1 else [f"{name}.{lane}" for lane in range(lanes)]
         for each in names:
             self._members[each] = _Member(address, known["name"], bool(known["nanny"]))

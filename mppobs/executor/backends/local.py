@@ -143,11 +143,10 @@ class LocalBackend:
         self._tickets += 1
         child.held[self._tickets] = attempt
         self._owners[attempt] = (child, self._tickets)
-        data = frame(("attempt", self._tickets, number, *order))
         if number not in child.stages:
             child.stages.add(number)
-            data = definition + data
-        child.outbox.put(data)
+            child.outbox.put(definition)
+        child.orders.append((self._tickets, number, *order))
         self._to_write[child.pid] = child
 
     def stop(self, attempt: AttemptId, outcome: AttemptOutcome) -> None:
@@ -343,24 +342,27 @@ class LocalBackend:
 
     def _hear(self, child: Child) -> None:
         """Take in what a worker says."""
-        news = self._news
-        for message in child.inbox.read():
-            match message[0]:
-                case inside.STARTED:
-                    child.running = child.held[message[1]]
-                    child.told = -1.0
-                    news.append(Started(child.running, child.name, message[2]))
-                case inside.ENDED:
-                    child.running = None
-                    attempt = child.held.pop(message[1])
-                    del self._owners[attempt]
-                    news.append(Ended(attempt, inside.unpack_report(message)))
-                case _:
-                    self._ready(child, message[2])
+        for messages in child.inbox.read():
+            for message in messages:
+                self._heard(child, message)
         if child.inbox.closed:
             # It says nothing more, whatever it does: its sentinel tells the rest.
             self._selector.unregister(child.inbox.handle)
             child.process.kill()
+
+    def _heard(self, child: Child, message: tuple[Any, ...]) -> None:
+        kind = message[0]
+        if kind == inside.STARTED:
+            child.running = child.held[message[1]]
+            child.told = -1.0
+            self._news.append(Started(child.running, child.name, message[2]))
+        elif kind == inside.ENDED:
+            child.running = None
+            attempt = child.held.pop(message[1])
+            del self._owners[attempt]
+            self._news.append(Ended(attempt, inside.unpack_report(message)))
+        else:
+            self._ready(child, message[2])
 
     def _ready(self, child: Child, journal: str) -> None:
         self._boot_deaths = 0

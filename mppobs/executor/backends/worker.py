@@ -12,9 +12,10 @@ import fcntl
 import os
 import signal
 import struct
+import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -26,8 +27,10 @@ import pyarrow as pa
 import mppobs
 from mppobs.executor.attempt import AttemptOrder, Report, StageOrder, StoppedError, run_attempt
 from mppobs.executor.backends.memory import MemoryLimit
+from mppobs.executor.backends.watchdog import die_with_parent, end_unless_stopped
 from mppobs.executor.backends.wire import Inbox, frame, write_all
 from mppobs.executor.shuffle import Output
+from mppobs.instrument.attempt import NOTHING
 from mppobs.instrument.recorder import RECORDER
 from mppobs.journal.format import head_name
 from mppobs.model import AttemptOutcome, Reason
@@ -52,18 +55,21 @@ class WorkerSetup:
     """How much memory an attempt may take on top of what the process holds by itself; 0 for no limit."""
 
 
-def pack_report(ticket: int, report: Report) -> bytes:
-    """Return a report as a frame of plain values, which are pickled several times as fast as enumerations."""
+def pack_report(ticket: int, report: Report) -> tuple[Any, ...]:
+    """Return a report as a message of plain values, which are pickled several times as fast as enumerations."""
     output = None if report.output is None else tuple(report.output)
-    plain = report._replace(output=None)[2:]
-    return frame((ENDED, ticket, report.outcome.value, report.reason.value, output, *plain))
+    return ENDED, ticket, report.outcome.value, report.reason.value, *report[2:_OUTPUT], output, *report[_OUTPUT + 1 :]
 
 
 def unpack_report(message: tuple[Any, ...]) -> Report:
-    """Return the report that `pack_report` packed, from its decoded frame."""
-    _, _, outcome, reason, output, *plain = message
-    report = Report(AttemptOutcome(outcome), Reason(reason), *plain)
-    return report if output is None else report._replace(output=Output(*output))
+    """Return the report that `pack_report` packed."""
+    report = Report(_OUTCOMES[message[2]], _REASONS[message[3]], *message[4:])
+    return report if report.output is None else report._replace(output=Output(*report.output))
+
+
+_OUTPUT: Final = Report._fields.index("output")
+_OUTCOMES: Final = {outcome.value: outcome for outcome in AttemptOutcome}
+_REASONS: Final = {reason.value: reason for reason in Reason}
 
 
 class _StopGuard:
@@ -74,6 +80,9 @@ class _StopGuard:
         self._ticket = 0
         self._allowed = False
         self._asked: dict[int, AttemptOutcome] = {}
+        self._timer: threading.Timer | None = None
+        self.attempt = NOTHING
+        """The attempt that runs, as it is recorded."""
         self.ends = False
         """Whether the process is to end: an attempt was stopped, or the coordinator is gone."""
         os.set_blocking(handle, False)
@@ -93,6 +102,8 @@ class _StopGuard:
         self._allowed = allowed
         if allowed:
             self._strike()
+        elif self._timer is not None:
+            self._timer.cancel()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._take()
@@ -113,20 +124,19 @@ class _StopGuard:
         if self._allowed and outcome is not None:
             self._allowed = False
             self.ends = True
+            self._timer = end_unless_stopped(self.attempt, outcome)
             raise StoppedError(outcome)
 
 
 class _Worker:
     """The loop of a worker process."""
 
-    def __init__(
-        self, inbox: Inbox, queue: deque[tuple[Any, ...]], results: int, guard: _StopGuard, limit: MemoryLimit
-    ) -> None:
+    def __init__(self, inbox: Inbox, results: int, guard: _StopGuard, limit: MemoryLimit) -> None:
         self._inbox = inbox
         self._results = results
         self._guard = guard
         self._limit = limit
-        self._queue = queue
+        self._queue: deque[tuple[Any, ...]] = deque()
         self._stages: dict[int, StageOrder] = {}
         self._context: Mapping[str, str] = {}
         self._attached = ExitStack()
@@ -135,38 +145,51 @@ class _Worker:
         """Make attempts until there is nobody to make them for."""
         journal = RECORDER.journal()
         head = str(journal.directory / head_name(journal.journal)) if journal is not None else ""
-        write_all(self._results, frame((READY, os.getpid(), head)))
-        told = b""
+        self._tell((READY, os.getpid(), head))
+        ended: tuple[Any, ...] | None = None
         while not self._guard.ends:
-            if not self._queue:
-                if told:
-                    write_all(self._results, told)
-                    told = b""
-                self._queue.extend(self._inbox.read())
-                if self._inbox.closed:
-                    return
+            if self._queue:
+                ticket, stage, *order = self._queue.popleft()
+                ended = self._attempt(ended, ticket, self._stages[stage], AttemptOrder(*order))
                 continue
-            kind, *rest = self._queue.popleft()
+            if ended is not None:
+                self._tell(ended)
+                ended = None
+            if self._inbox.closed:
+                return
+            self.take(self._inbox.read())
+        if ended is not None:
+            self._tell(ended)
+
+    def take(self, messages: Iterable[tuple[Any, ...]]) -> None:
+        """Take in what the coordinator says: stages, and attempts of them."""
+        for kind, *rest in messages:
             if kind == "stage":
                 self._stages[rest[0]] = rest[1]
             else:
-                ticket, stage, *order = rest
-                told = self._attempt(told, ticket, self._stages[stage], AttemptOrder(*order))
-        write_all(self._results, told)
+                self._queue.extend(rest[0])
 
-    def _attempt(self, told: bytes, ticket: int, stage: StageOrder, order: AttemptOrder) -> bytes:
-        """Make one attempt; write `told` with the news that it begins, and return the news that it ended."""
+    def _tell(self, *messages: tuple[Any, ...]) -> None:
+        write_all(self._results, frame(messages))
+
+    def _attempt(
+        self, ended: tuple[Any, ...] | None, ticket: int, stage: StageOrder, order: AttemptOrder
+    ) -> tuple[Any, ...]:
+        """Make one attempt; tell how the last one ended and that this one begins, and return how this one ended."""
         self._belong_to(stage.context)
         # One write for the end of the last attempt and the begin of this one. It comes before the attempt is recorded,
         # so that no attempt is in the journal which the coordinator takes for one that never began.
-        write_all(self._results, told + frame((STARTED, ticket, time.time_ns())))
+        begun = (STARTED, ticket, time.time_ns())
+        self._tell(begun) if ended is None else self._tell(ended, begun)
         self._guard.begin(ticket)
         with (
             mppobs.attempt(
-                stage=stage.name, shard=order.name, attempt=order.number, assigned_ns=order.assigned_ns
+                stage=stage.name, shard=order.name, attempt=order.number, speculative=order.speculative,
+                assigned_ns=order.assigned_ns,
             ) as attempt,
             self._limit,
-        ):
+        ):  # fmt: skip
+            self._guard.attempt = attempt
             report = run_attempt(stage, order, attempt, self._guard.allow)
         return pack_report(ticket, report)
 
@@ -180,17 +203,18 @@ class _Worker:
 
 def main(orders: Connection, results: Connection, stops: Connection) -> None:
     """Run a worker process until its coordinator closes the pipes or dies. It waits for its `WorkerSetup` first."""
+    die_with_parent()
     # An interrupt at the terminal reaches the whole group: what is to be stopped then is the coordinator's to say.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # One lane is one core: threads of Arrow's own would compete with the other workers.
     pa.set_cpu_count(1)
     inbox = Inbox(orders.fileno())
-    queue: deque[Any] = deque()
-    while not queue:
-        queue.extend(inbox.read())
-        if inbox.closed and not queue:
-            return  # a spare that nobody needed
-    setup: WorkerSetup = queue.popleft()
+    messages: list[Any] = []
+    while not messages and not inbox.closed:
+        messages += inbox.read()
+    if not messages:
+        return  # a spare that nobody needed
+    setup: WorkerSetup = messages[0]
     mppobs.configure(**setup.recording)
     # Opened before there is anything to record: an attempt that is killed as it begins is then in the journal.
     RECORDER.journal()
@@ -198,6 +222,8 @@ def main(orders: Connection, results: Connection, stops: Connection) -> None:
     try:
         # A broken pipe means that nobody is left to be told: the same as an end of the orders.
         with suppress(BrokenPipeError):
-            _Worker(inbox, queue, results.fileno(), guard, MemoryLimit(setup.memory_bytes)).run()
+            worker = _Worker(inbox, results.fileno(), guard, MemoryLimit(setup.memory_bytes))
+            worker.take(messages[1:])
+            worker.run()
     finally:
         RECORDER.close()
