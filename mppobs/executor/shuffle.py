@@ -30,7 +30,7 @@ __all__ = [
 ]  # fmt: skip
 
 _BATCH_ROWS: Final = 1 << 16
-_SKEWED: Final = 4.0
+_SKEWED: Final = 2.0
 """A partition with so many times the mean's rows is looked into for the key that makes it so."""
 _SKEWED_ROWS: Final = 10_000
 """Smaller partitions are not: no key of theirs is worth a word."""

@@ -112,3 +112,8 @@ def double(number: int) -> int:
 def total(task: TaskInput) -> pa.Table:
     """Return the sums of sums of this partition's keys."""
     return add_up(task.read("sums"))
+
+
+def skewed(task: TaskInput) -> pa.Table:
+    """Return 20,000 ones, of which all but one in twenty have the same key."""
+    return pa.table({"k": [int(row % 20 == 0) for row in range(20_000)], "v": [1] * 20_000})
