@@ -371,6 +371,8 @@ class Engine:
         try:
             self.store.prune(jobs_before_ns=before, journals_before_ns=before)
             self.archive.prune(before)
+            with self.lock:
+                self._slo_keeper.prune(before)
         except (StoreFull, OSError) as error:
             # Nothing depends on it: the next look tries again.
             _log.warning("retention has to wait: %s", error)

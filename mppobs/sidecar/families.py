@@ -93,10 +93,8 @@ def _bounds(run: LiveRun) -> Figure:
 
 
 def _late(run: LiveRun) -> Figure:
-    """Return how late a run will be, once it is likely to be late at all; never less than nothing."""
-    if run.weight is None or run.predicted_finish_ns is None:
-        return None
-    return {run.weight: max(0, run.predicted_finish_ns - run.deadline_ns)}
+    """Return how late a run will be, while it is likely to be late at all."""
+    return None if run.weight is None else {run.weight: run.late_ns}
 
 
 def _tool(read: Callable[[ToolFigures], Figure]) -> Family:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
@@ -24,10 +24,10 @@ from mppobs.diagnose.stragglers import (
 from mppobs.model import Context, JobKey, SampleRecord, Slot, WorkerInfo
 from mppobs.sidecar.aggregates import PipelineKey, StageKey
 from mppobs.sidecar.follow import LiveJournal
-from mppobs.sidecar.predict import Pace, predict_finish
 from mppobs.sidecar.running import DecidedJob, JobStage, RunningJob
 from mppobs.sidecar.tables import COMMITTED, MAX_BIT
-from mppobs.sidecar.view import Live, LiveAttempt, LivePipeline, LiveRun, LiveStraggler
+from mppobs.sidecar.view import Foreseen, Live, LiveAttempt, LivePipeline, LiveRun, LiveStraggler
+from mppobs.trace_ids import trace_id
 
 PROFILE_SHARDS: Final = 4096
 """Finished shards from which a stage's profile is drawn, evenly: it may have millions, and a scrape cannot wait."""
@@ -81,12 +81,13 @@ def live_view(
     settings: LiveSettings,
     *,
     recent: Sequence[LiveRun] = (),
+    foreseen: Callable[[str], Foreseen] = lambda _uid: Foreseen(),
 ) -> Live:
     """
     Return what runs now.
 
     `live` is what the follower saw in the slots of journals, and `recent` the jobs that were judged a moment ago,
-    which are shown beside those that run.
+    which are shown beside those that run. `foreseen` says what is foretold of a job, by the name of its trace.
     """
     seen = list(live)
     followed = [each for each in seen if each.alive]
@@ -103,7 +104,7 @@ def live_view(
         pipelines[key].jobs["pending"] += queued
     for key, ratios in _memory(followed, fold).items():
         pipelines.setdefault(key, LivePipeline()).memory = _peaks(ratios)
-    runs = [_run(each, now_ns) for each in jobs.values()] + list(recent)
+    runs = [_run(each, foreseen, now_ns) for each in jobs.values()] + list(recent)
     return Live(
         pipelines=pipelines,
         runs=sorted(runs, key=lambda run: _worst_first(run, now_ns)),
@@ -229,13 +230,19 @@ def stage_profile(job: RunningJob, stage: JobStage) -> StageProfile:
     return replace(found, done=stage.committed)
 
 
-def _run(each: _Job, now_ns: int) -> LiveRun:
+def _run(each: _Job, foreseen: Callable[[str], Foreseen], now_ns: int) -> LiveRun:
     job = each.job
+    found = foreseen(f"{trace_id(job.key):032x}")
+    outlook, deadline_ns = found.outlook, job.deadline_ns or found.deadline_ns
+    finish_ns = job.end_ns or (outlook.middle_ns if outlook is not None else None)
     return LiveRun(
         key=job.pipeline, job=job.key, owner=job.context.owner, tier=job.context.tier,
         state=str(job.outcome) if job.end_ns and job.outcome else _state(each), started_ns=job.start_ns,
         progress=_progress(job.stages.values()),
-        predicted_finish_ns=job.end_ns or predict_finish(_pace(job), now_ns), deadline_ns=job.deadline_ns,
+        predicted_finish_ns=finish_ns, deadline_ns=deadline_ns,
+        finish_bounds_ns=(outlook.low_ns, outlook.high_ns) if outlook is not None and not job.end_ns else None,
+        weight=found.weight,
+        late_ns=max(0, (job.end_ns or max(finish_ns or 0, now_ns)) - deadline_ns) if found.weight is not None else 0,
     )  # fmt: skip
 
 
@@ -245,17 +252,6 @@ def _progress(stages: Iterable[JobStage]) -> float | None:
     if not any(count for count, _, _ in planned):
         return None
     return min(1.0, sum(decided for _, _, decided in planned) / sum(total for _, total, _ in planned))
-
-
-def _pace(job: RunningJob) -> Pace:
-    """Return how a job has gone so far; durations are from a sample of the stages that are not done."""
-    starts = [stage.first_start_ns for stage in job.stages.values() if stage.first_start_ns]
-    open_stages = [stage for stage in job.stages.values() if stage.decided < stage.total]
-    parts = [stage.columns().durations() for stage in open_stages]
-    took = np.concatenate([part[:: max(1, len(part) // PROFILE_SHARDS)] for part in parts]) if parts else np.zeros(0)
-    mean, p99 = (float(took.mean()), float(np.quantile(took, 0.99))) if len(took) else (0.0, 0.0)
-    planned = job.total if job.planned else 0
-    return Pace(min(starts, default=job.start_ns), planned, job.decided, mean, p99)
 
 
 def _worst_first(run: LiveRun, now_ns: int) -> tuple[float, int, str]:

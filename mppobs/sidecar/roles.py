@@ -89,7 +89,10 @@ class EngineReading:
         engine = self._engine
         with engine.lock:
             fold = engine.fold
-            live = live_view(fold, engine.live, now_ns, LiveSettings(), recent=self._recent.runs(now_ns))
+            live = live_view(
+                fold, engine.live, now_ns, LiveSettings(),
+                recent=self._recent.runs(now_ns), foreseen=engine.slos.foreseen,
+            )  # fmt: skip
             slos = engine.slos.figures(now_ns)
             yield View(
                 pipelines=fold.pipelines, stages=fold.stages, clusters=fold.clusters, own=fold.own, live=live,

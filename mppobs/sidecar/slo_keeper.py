@@ -6,15 +6,21 @@ import logging
 from collections.abc import Sequence
 from typing import Final
 
+from mppobs.model import JobKey, JobOutcome
 from mppobs.sidecar.fold import Fold
 from mppobs.sidecar.follow import LiveJournal
+from mppobs.sidecar.foresee import Onlooker, uid_of
 from mppobs.sidecar.live import LiveSettings, live_view
 from mppobs.sidecar.slo_book import SloBook
 from mppobs.sidecar.slo_minutes import MINUTE_NS
 from mppobs.sidecar.store import Store
-from mppobs.sidecar.store_jobs import JobSummary
+from mppobs.sidecar.store_jobs import JobQuery, JobSummary
 from mppobs.sidecar.store_schema import StoreFull
 from mppobs.sidecar.store_slos import SloRows
+from mppobs.sidecar.view import LiveAttempt
+from mppobs.slo.foresight import Who
+from mppobs.slo.history import slot_of
+from mppobs.slo.past import RUNS
 
 _log = logging.getLogger(__name__)
 
@@ -29,6 +35,7 @@ class SloKeeper:
         self.book = book
         self._store = store
         self._thinned = 0
+        self._onlooker = Onlooker(self._past_runs)
 
     def recover(self, fold: Fold, now_ns: int) -> None:
         """Go back to the last commit, and take up SLOs that are new. Raises `StoreError` where the store is damaged."""
@@ -42,7 +49,9 @@ class SloKeeper:
 
     def round(self, fold: Fold, jobs: Sequence[JobSummary], now_ns: int) -> SloRows:
         """Judge what a round decided. The rows go into its commit; `committed` says that they did."""
-        return self.book.round(jobs, fold.ledger.take(), now_ns)
+        rows = self.book.round(jobs, fold.ledger.take(), now_ns)
+        self._onlooker.decided(jobs)
+        return rows
 
     def committed(self) -> None:
         """Say that the round is durable."""
@@ -56,11 +65,38 @@ class SloKeeper:
             pipelines = live_view(fold, live, now_ns, LiveSettings()).pipelines if self.book.wants_lags else {}
             lags = {key: pipeline.checkpoint_lag for key, pipeline in pipelines.items()}
             self._write(self.book.minute(now_ns, fold.pipelines, lags))
+        self._foresee(fold, live, now_ns)
         minute = now_ns // MINUTE_NS
         if minute != self._thinned:
             self._thinned = minute
             if gone := self.book.thin(now_ns, minute % THIN_PARTS, THIN_PARTS):
                 self._store.thin_slos(gone)
+
+    def prune(self, before_ns: int) -> None:
+        """Forget SLOs that no file has had since a time. Raises `StoreFull`."""
+        gone, rows = self.book.prune(before_ns)
+        self._store.prune_slos(gone, slot_of(before_ns), rows if gone else SloRows())
+        if gone:
+            self.book.committed()
+
+    def _foresee(self, fold: Fold, live: Sequence[LiveJournal], now_ns: int) -> None:
+        """Predict when running jobs end, those whose turn it is, and make durable what that charges."""
+        due = self._onlooker.due(fold.running, now_ns)
+        if not due and not self.book.foretells:
+            return
+        attempts: dict[JobKey, list[LiveAttempt]] = {}
+        if any(not job.end_ns for job in due):
+            for attempt in live_view(fold, live, now_ns, LiveSettings()).attempts:
+                attempts.setdefault(attempt.job, []).append(attempt)
+        seen = [self._onlooker.look(job, attempts.get(job.key, ()), now_ns) for job in due]
+        self._write(self.book.foresee(seen, map(uid_of, fold.running), now_ns))
+
+    def _past_runs(self, who: Who) -> list[JobSummary]:
+        """Return the newest successful runs of a pipeline."""
+        query = JobQuery(
+            pipeline=who.pipeline, tenant=who.tenant, cluster=who.cluster, outcome=JobOutcome.SUCCESS, limit=RUNS
+        )  # fmt: skip
+        return self._store.jobs(query).jobs
 
     def _write(self, rows: SloRows | None) -> None:
         if rows is not None:

@@ -33,7 +33,7 @@ from mppobs.sidecar.store_schema import (
     open_writer,
     private_directory,
 )  # fmt: skip
-from mppobs.sidecar.store_slos import SloRows, StoredSlos, last_success, read_slos, thin_slos, write_slos
+from mppobs.sidecar.store_slos import SloRows, StoredSlos, last_success, prune_slos, read_slos, thin_slos, write_slos
 from mppobs.sidecar.store_totals import Totals, TotalsRow, totals_of, totals_row
 
 _UPSERT_JOURNAL = (
@@ -185,6 +185,12 @@ class Store:
         """Forget slots of SLOs, by name. Raises `StoreFull`."""
         with self._transaction() as connection:
             thin_slos(connection, gone)
+
+    def prune_slos(self, names: Sequence[str], before_slot: int, rows: SloRows) -> None:
+        """Forget SLOs by name, and what else of them is older than a slot. Raises `StoreFull`."""
+        with self._transaction() as connection:
+            prune_slos(connection, names, before_slot)
+            write_slos(connection, rows)
 
     def last_success(self, pipeline: str, tenant: str) -> int:
         """Return when the newest successful job of a pipeline ended; see `mppobs.sidecar.store_slos.last_success`."""

@@ -42,6 +42,9 @@ class StageSummary:
     """Of the durations of committed shards, exactly; `None` before the first, as the two below."""
     p99_ns: int | None = None
     max_ns: int | None = None
+    first_start_ns: int = 0
+    """When its first attempt started, in nanoseconds since the epoch; 0 where not known, as the next."""
+    last_end_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,6 +98,16 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             data TEXT NOT NULL          -- JSON: what the minute that goes on has seen
         )""",
     ),
+    (
+        """CREATE TABLE foresight (
+            kind TEXT NOT NULL,         -- job, slo or pipeline
+            key TEXT NOT NULL,          -- the job's trace ID, the SLO's name, or a JSON array of labels
+            data TEXT NOT NULL,         -- JSON: charges and predictions, how charges ended, predictions against ends
+            PRIMARY KEY (kind, key)
+        ) WITHOUT ROWID""",
+        # When no file had it any more; 0 while one has.
+        "ALTER TABLE slos ADD COLUMN retired_ns INTEGER NOT NULL DEFAULT 0",
+    ),
 )
 """Statements by schema version, from 1: only ever append."""
 

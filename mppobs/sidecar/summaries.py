@@ -60,6 +60,7 @@ def stage_summary(stage: JobStage, *, exact: bool) -> StageSummary:
         retries=stage.retries, rows=stage.rows, shuffle_read=stage.shuffle_read,
         shuffle_written=stage.shuffle_written, wall_ns=stage.wall_ns, cpu_ns=stage.cpu_ns,
         median_ns=median, p99_ns=p99, max_ns=longest,
+        first_start_ns=stage.first_start_ns, last_end_ns=stage.last_end_ns,
     )  # fmt: skip
 
 

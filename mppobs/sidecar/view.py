@@ -22,6 +22,7 @@ from mppobs.sidecar.aggregates import (
     StageTotals,
 )
 from mppobs.slo.evaluate import Tally
+from mppobs.slo.foresight import Outlook
 from mppobs.slo.model import Counts, Slo
 
 
@@ -61,6 +62,18 @@ class LiveStraggler:
 
 
 @dataclass(frozen=True, slots=True)
+class Foreseen:
+    """What is foretold of a running job."""
+
+    outlook: Outlook | None = None
+    """`None` where there is nothing to go by."""
+    weight: Weight | None = None
+    """Set while it is likely to pass its deadline."""
+    deadline_ns: int = 0
+    """Its own, or the first that an SLO sets it; 0 for none."""
+
+
+@dataclass(frozen=True, slots=True)
 class LiveRun:
     """A job that is pending or running, or ended a moment ago."""
 
@@ -79,7 +92,9 @@ class LiveRun:
     finish_bounds_ns: tuple[int, int] | None = None
     """Between these it finishes in nine cases of ten; `None` where nothing is predicted."""
     weight: Weight | None = None
-    """Set once it is likely to pass its deadline: whether that is charged, or only a warning."""
+    """Set while it is likely to pass its deadline: whether that is charged, or only a warning."""
+    late_ns: int = 0
+    """By how much, then."""
 
 
 @dataclass(slots=True)

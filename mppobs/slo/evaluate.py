@@ -54,6 +54,8 @@ class Tally:
     counts: Counts = NOTHING
     latched: bool = False
     """Whether its newest event was bad."""
+    retired_ns: int = 0
+    """Since when no file has had it; 0 while one does."""
     marks: list[Mark] = field(default_factory=list)
     history: History = field(default_factory=History)
 
@@ -116,6 +118,23 @@ class Evaluator:
         for slo in self.slos:
             self._by_pipeline.setdefault(slo.pipeline, []).append(slo)
             self._take_up(slo, now_ns)
+        watched = {slo.full_name for slo in self.slos}
+        for tally in self.tallies.values():
+            if (tally.name in watched) == bool(tally.retired_ns):
+                tally.retired_ns = 0 if tally.name in watched else now_ns
+                self._changed.add(tally.name)
+
+    def prune(self, before_ns: int) -> list[str]:
+        """Forget SLOs that no file has had since a time, and return their names. One that comes back begins anew."""
+        gone = [tally.name for tally in self.tallies.values() if 0 < tally.retired_ns < before_ns]
+        for name in gone:
+            del self.tallies[name]
+            self._changed.discard(name)
+        return gone
+
+    def watching(self, pipeline: str) -> list[Slo]:
+        """Return the watched SLOs on a pipeline."""
+        return self._by_pipeline.get(pipeline, [])
 
     def tally(self, slo: Slo) -> Tally:
         """Return what a watched SLO has counted."""

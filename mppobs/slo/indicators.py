@@ -18,6 +18,8 @@ from mppobs.slo.model import Counts, IndicatorKind, Slo
 NOTHING: Final = Counts(0, 0)
 GOOD: Final = Counts(1, 0)
 BAD: Final = Counts(1, 1)
+FORETOLD: Final = (IndicatorKind.ON_TIME, IndicatorKind.DURATION)
+"""Indicators whose events are foretold from the predicted finish of a job that runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,25 @@ def judge_job(slo: Slo, job: JobFacts) -> Counts:
     return NOTHING if verdict is None else GOOD if verdict else BAD
 
 
+def deadline_of(slo: Slo, job: JobFacts) -> int:
+    """
+    Return by when a job must have ended to be good, in nanoseconds since the epoch; 0 where that is not what counts.
+
+    >>> from fractions import Fraction
+    >>> from mppobs.slo.model import Bounds
+    >>> minute = Bounds(at_most=Decimal(60))
+    >>> quick = Slo("t", "quick", IndicatorKind.DURATION, Fraction(9, 10), 30, "nightly", bounds=minute)
+    >>> deadline_of(quick, JobFacts("nightly", "default", RunKind.SCHEDULED, JobOutcome.SUCCESS, 5, 0))
+    60000000005
+    """
+    if slo.indicator not in FORETOLD or not _concerns(slo, job.pipeline, job.tenant, job.run_kind):
+        return 0
+    allowed = slo.bounds.deadline_seconds if slo.indicator is IndicatorKind.ON_TIME else slo.bounds.at_most
+    if allowed is not None:
+        return job.submit_ns + int(allowed * 1_000_000_000)
+    return job.deadline_ns if slo.indicator is IndicatorKind.ON_TIME else 0
+
+
 def judge_shards(slo: Slo, shards: ShardFacts) -> Counts:
     """
     Return the events that decided shards are for a `shard-success` SLO: one per shard, attempts do not count.
@@ -142,9 +163,7 @@ def _success(slo: Slo, job: JobFacts) -> bool:
 
 def _on_time(slo: Slo, job: JobFacts) -> bool | None:
     """Finished successfully before its deadline: the SLO's, or else the job's own. Without either it is no event."""
-    deadline = job.deadline_ns
-    if slo.bounds.deadline_seconds is not None:
-        deadline = job.submit_ns + int(slo.bounds.deadline_seconds * 1_000_000_000)
+    deadline = deadline_of(slo, job)
     if deadline == 0:
         return None
     return job.outcome is JobOutcome.SUCCESS and job.end_ns <= deadline

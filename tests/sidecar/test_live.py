@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from collections.abc import Callable
 
+import numpy as np
+
+from mppobs.catalog.foresight import Weight
 from mppobs.model import (
     Context,
     DispatchRecord,
@@ -22,10 +23,11 @@ from mppobs.model import (
 from mppobs.sidecar.aggregates import PipelineKey, StageKey
 from mppobs.sidecar.follow import LiveJournal
 from mppobs.sidecar.live import LiveSettings, RecentRuns, live_view, stage_profile
-from mppobs.sidecar.predict import Pace, predict_finish
 from mppobs.sidecar.running import JobStage, RunningJob
 from mppobs.sidecar.tables import COMMITTED, FAILED
-from mppobs.sidecar.view import Live, LiveRun
+from mppobs.sidecar.view import Foreseen, Live, LiveRun
+from mppobs.slo.foresight import Outlook
+from mppobs.trace_ids import trace_id
 from tests.sidecar.journals import NOW, SECOND, fold_all, new_fold
 from tests.sidecar.scenario import BEGAN, Scenario
 
@@ -100,9 +102,15 @@ class World:
             self.samples[name] = SampleRecord(1, NOW, 0, 0, memory[0], memory[1], 0, 0, 0)
         self.live.append(LiveJournal(name, alive, 1, list(slots)))
 
-    def view(self, now: int = NOW, *, recent: tuple[LiveRun, ...] = ()) -> Live:
+    def view(
+        self,
+        now: int = NOW,
+        *,
+        recent: tuple[LiveRun, ...] = (),
+        foreseen: Callable[[str], Foreseen] = lambda _uid: Foreseen(),
+    ) -> Live:
         """What runs now."""
-        return live_view(self, self.live, now, LiveSettings(), recent=recent)
+        return live_view(self, self.live, now, LiveSettings(), recent=recent, foreseen=foreseen)
 
 
 def test_shards_are_running_by_slot_and_pending_by_plan() -> None:
@@ -272,11 +280,11 @@ def test_runs_come_worst_first_with_what_just_ended() -> None:
     assert [run.job.job_id for run in runs] == ["late", "soon", "old", "young", "just"]
 
 
-def test_a_run_says_how_far_it_is_and_when_it_ends() -> None:
-    """Half of the shards in 100 s leave another 100 s; an ended job says how and when it ended."""
+def test_a_run_says_how_far_it_is_and_when_it_ended() -> None:
+    """One that runs has no finish of its own; an ended job says how and when it ended."""
     running = job(planned=10, done=5)
     [run] = World(running).view().runs
-    assert (run.state, run.progress, run.predicted_finish_ns) == ("running", 0.5, NOW + 100 * SECOND)
+    assert (run.state, run.progress, run.predicted_finish_ns) == ("running", 0.5, None)
 
     running.end_ns, running.outcome = NOW, JobOutcome.FAILURE
     [run] = World(running).view().runs
@@ -297,36 +305,18 @@ def test_a_job_that_ended_no_longer_waits_or_runs() -> None:
     assert World(running).view().pipelines[KEY].jobs == {"pending": 0, "running": 0}
 
 
-@settings(deadline=None)
-@given(st.integers(1, 10**6), st.integers(1, 10**6), st.integers(1, 10**15), st.integers(0, 10**12))
-def test_a_prediction_is_never_in_the_past_and_falls_with_progress(
-    planned: int, decided: int, elapsed: int, p99: int
-) -> None:
-    """More decided in the same time means an earlier finish."""
-    decided = min(decided, planned)
-    finish = predict_finish(Pace(NOW - elapsed, planned, decided, p99 / 2, p99), NOW)
+def test_what_is_foretold_of_a_run_is_shown_with_it() -> None:
+    """Interval, the deadline that an SLO sets it, and how late it will be; nothing of it stays once it has ended."""
+    running = job(planned=10, done=5)
+    outlook = Outlook(NOW, NOW + 80 * SECOND, NOW + 100 * SECOND, NOW + 130 * SECOND)
+    told = {f"{trace_id(running.key):032x}": Foreseen(outlook, Weight.CHARGE, NOW + 70 * SECOND)}
+    [run] = World(running).view(foreseen=told.__getitem__).runs
+    assert run.finish_bounds_ns == (NOW + 80 * SECOND, NOW + 130 * SECOND)
+    assert (run.deadline_ns, run.weight, run.late_ns) == (NOW + 70 * SECOND, Weight.CHARGE, 30 * SECOND)
 
-    assert finish is not None
-    assert finish >= NOW
-    further = predict_finish(Pace(NOW - elapsed, planned, min(planned, decided + 1), p99 / 2, p99), NOW)
-    assert further is not None
-    assert further <= finish
-
-
-def test_the_last_shard_takes_the_tail_and_not_the_mean() -> None:
-    """With even work the prediction is exact; with a tail it is later by p99 less mean."""
-    even = predict_finish(Pace(0, 100, 50, 10.0, 10.0), 1000)
-    tailed = predict_finish(Pace(0, 100, 50, 10.0, 70.0), 1000)
-
-    assert even == 2000
-    assert tailed == 2060
-
-
-def test_nothing_is_predicted_before_the_first_shard_is_decided() -> None:
-    """No rate, no prediction; and one that is done is done now."""
-    assert predict_finish(Pace(0, 100, 0), 1000) is None
-    assert predict_finish(Pace(0, 0, 0), 1000) is None
-    assert predict_finish(Pace(0, 5, 5), 1000) == 1000
+    running.end_ns, running.outcome = NOW + 75 * SECOND, JobOutcome.SUCCESS
+    [run] = World(running).view(foreseen=told.__getitem__).runs
+    assert (run.finish_bounds_ns, run.late_ns) == (None, 5 * SECOND)
 
 
 def test_a_judged_job_is_shown_for_a_while() -> None:

@@ -128,5 +128,5 @@ def _live(keys: list[PipelineKey]) -> Live:
 def _run(key: PipelineKey, job: JobKey) -> LiveRun:
     return LiveRun(
         key, job, "data", Tier.CRITICAL, "running", NOW, 0.5, NOW + 3 * SECOND, NOW + 2 * SECOND,
-        (NOW + SECOND, NOW + 5 * SECOND), Weight.CHARGE,
+        (NOW + SECOND, NOW + 5 * SECOND), Weight.CHARGE, SECOND,
     )  # fmt: skip
