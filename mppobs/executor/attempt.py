@@ -224,10 +224,7 @@ def run_attempt(stage: StageOrder, order: AttemptOrder, attempt: Attempt, allow_
     try:
         try:
             allow_stop(True)
-            function, given = _function(stage.task), work.task_input()
-            result = (
-                run_sabotaged(function, given, stage.faults, order.shard, attempt) if stage.faults else function(given)
-            )
+            result = work.call()
             if isinstance(result, pa.Table):
                 output = work.write(result)
             else:
