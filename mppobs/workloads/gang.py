@@ -102,9 +102,10 @@ class Gang:
         """Say what there is to do, unless an earlier try of the task has."""
         if self._ledger.planned:
             return
+        # Noted first: steps that a kill leaves unplanned are committed all the same, those planned twice never would be.
+        self._ledger.note("plan")
         for stage, count in self._roles():
             self._job.plan(stage, self._training.steps * count)
-        self._ledger.note("plan")
 
     def _roles(self) -> list[tuple[str, int]]:
         """Return the stages and how many processes work in each."""
@@ -143,6 +144,7 @@ class Gang:
                         _tell_all(processes, json.dumps([ports[index] for index in range(len(members))]))
                 case "begin":
                     self._begin(members[index], step, at_ns, processes[index].pid)
+                    _tell(processes[index], "go")
                 case "checkpoint":
                     self._commit(step)
                 case "done":
@@ -154,14 +156,15 @@ class Gang:
         return False
 
     def _begin(self, member: Membership, step: int, at_ns: int, pid: int) -> None:
+        """Give a step to a process. It is noted first: a number that is lost with this process is used by no other."""
         stage, shard = SERVE if member.role == "server" else STEP, member.shard(step)
+        self._ledger.note(f"begin {stage} {shard}")
         self._job.dispatch(stage, shard, self._ledger.begun[stage, shard], worker=f"{member.role}-{pid}")
         self._ledger.begun[stage, shard] += 1
-        self._ledger.note(f"begin {stage} {shard}")
         self._first_starts.setdefault((stage, shard), at_ns)
 
     def _commit(self, until: int) -> None:
-        """Commit all steps before `until` that are not yet."""
+        """Commit all steps before `until` that are not yet. After a kill some are said again: the first one counts."""
         first = self._ledger.committed
         for stage, count in self._roles():
             for shard in range(first * count, until * count):

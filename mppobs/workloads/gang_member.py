@@ -2,14 +2,13 @@
 One process of a training: a worker that computes gradients, or a parameter server. Run by `mppobs.workloads.gang`.
 
 It is told what to do by lines of JSON on its standard input, and says where it stands by lines of JSON on its standard
-output. When its input ends, whoever started it is gone, and it ends as well.
+output. Before each step it waits for a word; when its input ends instead, whoever started it is gone, and it ends too.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import select
 import signal
 import socket
 import sys
@@ -127,8 +126,7 @@ def _serve(member: Membership, server: socket.socket, ports: list[int], token: b
     weights, extra = slice_of(start.weights, member.index, training.servers)
     parameters = ParameterServer(workers, weights, training.rate / training.batch, extra)
     for step in range(start.step, training.steps):
-        _check_alive()
-        _say("begin", step)
+        _begin(step)
         with mppobs.attempt(stage=SERVE, shard=member.shard(step), attempt=member.number(step)) as attempt:
             with attempt.activity("exchange"):
                 size = parameters.serve(step)
@@ -143,11 +141,10 @@ def _work(member: Membership, server: socket.socket, ports: list[int], token: by
     inputs, targets = _features(Path(training.directory))
     exchange = _exchange(member, server, ports, token)
     for step in range(state.step, training.steps):
-        _check_alive()
-        _say("begin", step)
-        if member.kill_step and step == member.kill_step:
-            os.kill(os.getpid(), signal.SIGKILL)
+        _begin(step)
         with mppobs.attempt(stage=STEP, shard=member.shard(step), attempt=member.number(step)) as attempt:
+            if member.kill_step and step == member.kill_step:
+                os.kill(os.getpid(), signal.SIGKILL)
             sent, received = exchange.sent, exchange.received
             state = _learn(training, rank, state, inputs, targets, exchange)
             attempt.add(shuffle_written=exchange.sent - sent, shuffle_read=exchange.received - received)
@@ -196,9 +193,10 @@ def _say(event: str, step: int) -> None:
     sys.stdout.flush()
 
 
-def _check_alive() -> None:
-    """End where the launcher is gone: nothing comes from it after the start but its end."""
-    if select.select([sys.stdin], [], [], 0)[0]:
+def _begin(step: int) -> None:
+    """Have the launcher take note that a step begins, so that no attempt has a number that another had."""
+    _say("begin", step)
+    if not sys.stdin.readline():
         raise BrokenExchangeError("whoever started this training is gone")
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +12,16 @@ from pathlib import Path
 import pytest
 
 from mppobs.executor import Executor, JobResult
-from mppobs.model import AttemptOutcome, AttemptRecord, CommitRecord, DispatchRecord, JobRecord, ShardOutcome
+from mppobs.model import (
+    AttemptOutcome,
+    AttemptRecord,
+    CommitRecord,
+    DispatchRecord,
+    JobRecord,
+    PlanRecord,
+    Reason,
+    ShardOutcome,
+)
 from mppobs.testing import Captured, capture
 from mppobs.workloads.base import WrongAnswerError
 from mppobs.workloads.data import make_dataset, parts_of
@@ -51,7 +63,13 @@ def test_a_ring_that_loses_a_rank_goes_on_from_its_checkpoint(tables: Path, capt
 
     commits = Counter((context.stage, record.shard_key) for context, record in of(CommitRecord, found))  # type: ignore[union-attr]
     steps = {key: number for key, number in commits.items() if key[0] == "step"}
-    tried = Counter(key[1] // 2 for key in attempts_of(AttemptRecord, found) if key[0] == "step")
+    attempted, dispatched = attempts_of(AttemptRecord, found), attempts_of(DispatchRecord, found)
+    tried = Counter(key[1] // 2 for key in attempted if key[0] == "step")
+    lost = [
+        record.reason  # type: ignore[union-attr]
+        for context, record in of(AttemptRecord, found)
+        if (context.stage, record.shard_key, record.attempt) == ("step", 11, 0)  # type: ignore[union-attr]
+    ]
 
     assert ring.tell(tables, SCALE, result.answer)[1:] == [
         "a process died; all went on from the checkpoint after step 3"
@@ -59,7 +77,10 @@ def test_a_ring_that_loses_a_rank_goes_on_from_its_checkpoint(tables: Path, capt
     assert steps == {("step", shard): 1 for shard in range(16)}
     assert {step: tried[step] for step in (0, 2, 3, 4, 6, 7)} == {0: 2, 2: 2, 3: 4, 4: 4, 6: 2, 7: 2}
     assert {context.job_id for context, _ in of(AttemptRecord, found)} == {result.job_id}
-    assert attempts_of(AttemptRecord, found).keys() <= attempts_of(DispatchRecord, found).keys()
+    assert attempted.keys() <= dispatched.keys()
+    assert dispatched.keys() - attempted.keys() <= {("step", 10, 0)}  # the other rank's part of the step, at most
+    assert max(attempted.values()) == 1
+    assert Reason.WORKER_LOST in lost
     assert len(of(JobRecord, found)) >= 2
     assert not list((tables / "training").glob("rnn-ring-*"))
 
@@ -77,6 +98,51 @@ def test_parameter_servers_train_the_same(tables: Path, captured: Captured) -> N
     assert {record.outcome for _, record in of(CommitRecord, found)} == {ShardOutcome.COMMITTED}  # type: ignore[union-attr]
     assert len(served) == 8
     assert all(record.shuffle_read == record.shuffle_written > 0 for record in served)  # type: ignore[union-attr]
+
+
+def test_a_task_whose_worker_is_killed_goes_on_in_another(tables: Path, captured: Captured) -> None:
+    """
+    The launcher's own worker is killed while its processes train: the next try goes on from the newest checkpoint.
+
+    The processes end with it; no attempt is recorded twice, steps are planned once, and each is committed. (A commit
+    that is said again changes nothing.)
+    """
+    ring = workload("rnn-ring").configured({"steps": "150", "batch": "64", "checkpoint-every": "10"})
+    with Executor(2) as executor:
+        handle = executor.submit(ring.plan(tables, SCALE, 4))
+        while not list((tables / "training").glob(f"{handle.job_id}/checkpoint-*")):
+            time.sleep(0.002)
+        launchers = [pid for pid in executor.worker_pids.values() if _children(pid)]
+        orphans = [child for pid in launchers for child in _children(pid)]
+        for pid in launchers:
+            os.kill(pid, signal.SIGKILL)
+        result = handle.result().check()
+    ring.check(tables, SCALE, result.answer)
+    found = sealed(captured.directory)
+    attempted = attempts_of(AttemptRecord, found)
+    commits = Counter(record.shard_key for context, record in of(CommitRecord, found) if context.stage == "step")  # type: ignore[union-attr]
+    plans = [record.added for context, record in of(PlanRecord, found) if context.stage == "step"]  # type: ignore[union-attr]
+
+    assert len(launchers) == 1
+    assert [stage.retries for stage in result.stages if stage.stage == "train"] == [1]
+    assert len(commits) == 300 == sum(plans)
+    assert set(commits.values()) <= {1, 2}  # twice where the kill came between committing and noting it
+    assert max(attempted.values()) == 1
+    assert attempted.keys() <= attempts_of(DispatchRecord, found).keys()
+    assert 300 < sum(1 for key in attempted if key[0] == "step") < 500  # began anew at a checkpoint, not at the start
+    assert not [pid for pid in orphans if _runs(pid)]
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _runs(pid: int) -> bool:
+    """Return whether a process is there and is no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def test_the_check_sees_a_weight_that_is_off(tables: Path) -> None:
