@@ -1,5 +1,6 @@
 """
-Thirty healthy days over fifty pipelines wake nobody: the real rules, in a real Prometheus, over back-filled samples.
+Thirty healthy days over fifty pipelines wake nobody and open no ticket: the real rules, in a real Prometheus, over
+back-filled samples.
 
 The recording rules are put into the alerts' expressions, so that one range query evaluates an alert at every scrape of
 the month. One SLO that really fails goes through the same queries, or their silence would mean nothing.
@@ -16,10 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from mppobs.model import Severity
 from mppobs.render.rules import (
     BAD,
+    BAD_NOW,
     EVENTS,
+    EVENTS_NOW,
     INFO,
     OBJECTIVE,
     PERIOD,
@@ -29,7 +31,7 @@ from mppobs.render.rules import (
     groups,
 )
 from mppobs.slo.simulate import Batch, Stream, Traffic, arrivals, by_chance, evenly
-from mppobs.slo.windows import DAY, HOUR, MINUTE
+from mppobs.slo.windows import DAY, HOUR, LEGS, MINUTE
 from tests.servers import Prometheus, free_port, require, run, serving
 
 BEGIN = 1_790_000_000 // DAY * DAY
@@ -38,8 +40,8 @@ END = BEGIN + DAYS * DAY
 PIPELINES = 50
 TRAFFIC = (Traffic.STEADY, Traffic.BURSTY, Traffic.NIGHTLY, Traffic.IDLE)
 OUTAGE = "control/outage"
-COLLAPSED = (EVENTS, BAD, START, PERIOD, OBJECTIVE, INFO)
-"""Given, not computed: there are no twins here."""
+GIVEN = {name: name for name in (EVENTS, BAD, START, PERIOD, OBJECTIVE, INFO)} | {EVENTS_NOW: EVENTS, BAD_NOW: BAD}
+"""What is in the samples and need not be computed: there are no twins here, and nothing is predicted."""
 CHUNK = 6 * DAY
 """Of one query."""
 
@@ -106,6 +108,12 @@ DAY_BEGIN = END - DAY
 Value = Callable[[int], float]
 """Of a series, by time."""
 
+
+def _ran(time: int) -> int:
+    """Return for how many seconds a pipeline has worked that works every other hour."""
+    return time // (2 * HOUR) * HOUR + min(time % (2 * HOUR), HOUR)
+
+
 WORK: dict[str, list[tuple[str, Value]]] = {
     "mpp_pipeline_info": [('owner="o",tier="critical"', lambda time: 1)],
     "mpp_coordinator_heartbeat_timestamp_seconds": [("", lambda time: time - 4)],
@@ -118,19 +126,38 @@ WORK: dict[str, list[tuple[str, Value]]] = {
     "mpp_run_info": [('job_id="j",owner="o",tier="critical",state="success"', lambda time: 1)],
     "mpp_run_predicted_finish_timestamp_seconds": [('job_id="j"', lambda time: time + HOUR)],
     "mpp_run_deadline_timestamp_seconds": [('job_id="j"', lambda time: time + 2 * HOUR)],
+    "mpp_tail_ratio": [('stage="s"', lambda time: 1.6 + time // HOUR % 7 / 5)],
+    "mpp_skew_idle_ratio": [('stage="s"', lambda time: 0.2 + time // HOUR % 5 / 20)],
+    "mpp_stragglers_current": [('cause="slow_node"', lambda time: time // HOUR % 3), ('cause="skew"', lambda time: 0)],
+    "mpp_straggler_seconds": [('stage="s",job_id="j",shard_id="1",rank="1"', lambda time: time % HOUR)],
+    "mpp_network_errors_total": [('kind="reset"', lambda time: _ran(time) // 10)],
+    "mpp_storage_throttled_requests_total": [('kind="hot"', lambda time: _ran(time) // 10)],
+    "mpp_oom_kills_total": [("", lambda time: 3)],
+    "mpp_worker_memory_ratio": [('quantile="0.9"', lambda time: 0.6 + time // HOUR % 4 / 10)],
+    "mpp_cpu_throttled_seconds_total": [("", lambda time: _ran(time) / 20)],
+    "mpp_attempt_wall_seconds_total": [('stage="s"', lambda time: _ran(time) * 4)],
+    "mpp_checkpoint_lag_seconds": [("", lambda time: time % (HOUR // 2))],
+    "mpp_telemetry_completeness_ratio": [("", lambda time: 0.999)],
 }
-"""What a pipeline that does well shows, by metric, with the labels beside its own."""
+"""What a pipeline that does well shows, by metric, with the labels beside its own: close to its bounds at times."""
 
-SURROUNDINGS: dict[str, tuple[str, float]] = {
-    "up": ('job="mppobs",instance="a"', 1),
-    "mpp_slo_budget_left_ratio": ('slo="t/spend"', 0.8),
-    "mpp_slo_info": ('slo="t/spend",kind="spend"', 1),
-    "prometheus_rule_evaluation_failures_total": ('rule_group="mppobs-work"', 3),
+SURROUNDINGS: dict[str, tuple[str, Value]] = {
+    "up": ('job="mppobs",instance="a"', lambda time: 1),
+    "mpp_slo_budget_left_ratio": ('slo="t/spend"', lambda time: 0.8),
+    "mpp_slo_info": ('slo="t/spend",kind="spend"', lambda time: 1),
+    "mpp_workers_lost_total": ('cluster="c",reason="node_lost"', lambda time: time // (6 * HOUR)),
+    "mppobs_lag_seconds": ('job="mppobs",instance="a"', lambda time: time % 20),
+    "prometheus_rule_evaluation_failures_total": ('rule_group="mppobs-work"', lambda time: 3),
 }
+
+
+def _cost(time: int) -> float:
+    """Return what a pipeline has cost since time began: five dollars a night, and half as much again on Mondays."""
+    return 5.0 * (time // DAY) + 2.5 * (time // (7 * DAY))
 
 
 def _working_day(pipelines: int) -> Iterator[str]:
-    """Yield one day of everything else that pages look at, scraped every minute."""
+    """Yield one day of everything else that alerts look at, scraped every minute, and nine days of costs."""
     times = range(DAY_BEGIN, END + 1, MINUTE)
     for name, every in WORK.items():
         yield f"# TYPE {name} gauge\n"
@@ -138,9 +165,15 @@ def _working_day(pipelines: int) -> Iterator[str]:
             for more, value in every:
                 labels = f'cluster="c",tenant="t",pipeline="p{index}",{more}'.rstrip(",")
                 yield from (f"{name}{{{labels}}} {value(time)} {time}\n" for time in times)
-    for name, (labels, constant) in SURROUNDINGS.items():
+    for name, (labels, value) in SURROUNDINGS.items():
         yield f"# TYPE {name} gauge\n"
-        yield from (f"{name}{{{labels}}} {constant} {time}\n" for time in times)
+        yield from (f"{name}{{{labels}}} {value(time)} {time}\n" for time in times)
+    yield "# TYPE mpp_cost_usd_total gauge\n"
+    for index in range(pipelines):
+        labels = f'cluster="c",tenant="t",pipeline="p{index}",kind="useful"'
+        yield from (
+            f"mpp_cost_usd_total{{{labels}}} {_cost(time)} {time}\n" for time in range(END - 9 * DAY, END + 1, 240)
+        )
 
 
 def _serve(directory: Path, lines: Iterator[str]) -> Iterator[Prometheus]:
@@ -162,28 +195,22 @@ def _serve(directory: Path, lines: Iterator[str]) -> Iterator[Prometheus]:
         yield Prometheus(url)
 
 
-def _pages() -> list[tuple[str, str]]:
-    """Return the name and the expression of every rule that pages, with the windows' recording rules put in."""
-    every = groups()
-    recorded = {
-        rule.record: rule.expr.text
-        for group in every
-        for rule in group.rules
-        if isinstance(rule, Recording) and rule.record not in COLLAPSED
-    }  # fmt: skip
-    names = re.compile(f"({'|'.join(map(re.escape, recorded))})(?![\\w:])")
+def _rules() -> list[tuple[Alerting, str]]:
+    """Return every alerting rule, and its expression with the windows' recording rules put in."""
+    rules = [rule for group in groups() for rule in group.rules]
+    recorded = {rule.record: rule.expr.text for rule in rules if isinstance(rule, Recording)} | GIVEN
+    names = re.compile(f"({'|'.join(sorted(map(re.escape, recorded), key=len, reverse=True))})(?![\\w:])")
 
     def inlined(text: str) -> str:
-        while names.search(text):
-            text = names.sub(lambda found: f"({recorded[found.group()]})", text)
+        while (put_in := names.sub(lambda found: _atom(recorded[found.group()]), text)) != text:
+            text = put_in
         return text
 
-    return [
-        (rule.alert.name, inlined(rule.expr.text))
-        for group in every
-        for rule in group.rules
-        if isinstance(rule, Alerting) and rule.severity is Severity.PAGE
-    ]
+    return [(rule, inlined(rule.expr.text)) for rule in rules if isinstance(rule, Alerting)]
+
+
+def _atom(text: str) -> str:
+    return text if text in GIVEN else f"({text})"
 
 
 def _fired(prometheus: Prometheus, expression: str, start: int, step: int) -> set[str]:
@@ -196,32 +223,41 @@ def _fired(prometheus: Prometheus, expression: str, start: int, step: int) -> se
     return found
 
 
-def _burnt(directory: Path, step: int) -> set[str]:
-    """Return the SLOs that paged in the month, evaluated at every scrape."""
-    found: set[str] = set()
+def _burnt(directory: Path, step: int) -> dict[str, set[str]]:
+    """Return the SLOs for which each leg fired in the month, evaluated at every scrape."""
+    found: dict[str, set[str]] = {}
     for prometheus in _serve(directory, _month(_lives(), step)):
-        for name, expression in _pages():
-            if name == "MppSloBurn":
-                found |= _fired(prometheus, expression, BEGIN + step, step)
+        for rule, expression in _rules():
+            leg = dict(rule.labels).get("leg", "latched")
+            if leg != "latched":
+                found[leg] = _fired(prometheus, expression, BEGIN + step, step)
     return found
 
 
-def test_a_month_without_a_page(tmp_path: Path) -> None:
-    """Neither healthy pipelines nor one shard in a hundred within the budget page; an outage of an hour does."""
-    assert _burnt(tmp_path, 15 * MINUTE) == {OUTAGE}
+def test_a_month_without_a_page_or_a_ticket(tmp_path: Path) -> None:
+    """No leg fires for healthy pipelines or for one shard in a hundred within the budget; all do for an outage."""
+    assert _burnt(tmp_path, 15 * MINUTE) == {leg.name: {OUTAGE} for leg in LEGS}
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_month_without_a_page_scraped_often(tmp_path: Path) -> None:
+def test_a_month_without_a_page_or_a_ticket_scraped_often(tmp_path: Path) -> None:
     """The same, scraped and evaluated three times as often."""
-    assert _burnt(tmp_path, 5 * MINUTE) == {OUTAGE}
+    assert _burnt(tmp_path, 5 * MINUTE) == {leg.name: {OUTAGE} for leg in LEGS}
 
 
-def test_a_working_day_without_a_page(tmp_path: Path) -> None:
-    """Of all the other rules that page, none finds anything in a day of pipelines that do well."""
+def test_a_working_day_without_a_page_or_a_ticket(tmp_path: Path) -> None:
+    """Of all the other rules, none finds anything in a day of pipelines that do well, but the watchdog."""
     for prometheus in _serve(tmp_path, _working_day(10)):
         assert _fired(prometheus, "mpp_jobs_current > 0", DAY_BEGIN, MINUTE), "or nothing would be looked at"
-        for name, expression in _pages():
-            if name != "MppSloBurn":
-                assert _fired(prometheus, expression, DAY_BEGIN, MINUTE) == set(), name
+        for rule, expression in _rules():
+            if rule.alert.name not in ("MppSloBurn", "Watchdog"):
+                assert _fired(prometheus, expression, DAY_BEGIN, MINUTE) == set(), rule.alert.name
+
+
+def test_every_alert_is_looked_at(tmp_path: Path) -> None:
+    """Whatever metric an alert of a working day looks at is there, or its silence would mean nothing."""
+    shown = {*WORK, *SURROUNDINGS, "mpp_cost_usd_total"}
+    for rule, expression in _rules():
+        if rule.alert.name != "MppSloBurn":
+            assert set(re.findall(r"\b(?:mpp|mppobs|prometheus)_\w+(?=[{\[) ])", expression)) <= shown, rule.alert.name
