@@ -9,7 +9,7 @@ COVERAGE := 90
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint format bench picture servers clean
+.PHONY: help demo test test-all lint format bench generated picture servers clean
 
 help:  ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,15 @@ format: $(VENV)/.dev  ## Format the code
 
 bench: $(VENV)/.dev  ## Run every benchmark, each beside its peer
 	@for script in $$(grep -l -e --json bench/*.py); do echo "== $$script"; $(BIN)/python $$script $(ARGS) || exit 1; done
+
+generated: $(VENV)/.dev  ## Write alerts/, dashboards/ and the rules of deploy/ again
+	@$(BIN)/mppobs generate examples/slo.yaml --out alerts
+	@$(BIN)/mppobs dashboards build
+	@cp examples/slo.yaml examples/prices.yaml deploy/kubernetes/base/
+	@set -e; made=$$(mktemp -d); trap 'rm -rf "$$made"' EXIT; \
+		$(BIN)/mppobs generate examples/slo.yaml --out "$$made" --format kubernetes \
+			--runbooks http://mppobs-aggregator.mppobs:9466/runbooks >/dev/null; \
+		rm -f deploy/kubernetes/base/rules/*; cp "$$made"/rules/* deploy/kubernetes/base/rules/
 
 picture: $(VENV)/.demo  ## Run the demo and draw the picture of the README
 	@$(BIN)/mppobs demo --picture docs/demo.svg
