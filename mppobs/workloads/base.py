@@ -6,6 +6,7 @@ A workload is known by its `Work`, three functions of a `Setup`. `mppobs.workloa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +35,7 @@ class Setup:
     """A value for each of the workload's parameters."""
 
     def __post_init__(self) -> None:
-        if not self.scale > 0:
+        if not 0 < self.scale < math.inf:
             raise ConfigError(f"scale {self.scale:g}: it must be positive")
 
     def count(self, at_one: int, least: int = 1) -> int:

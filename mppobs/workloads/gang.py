@@ -102,7 +102,7 @@ class Gang:
         """Say what there is to do, unless an earlier try of the task has."""
         if self._ledger.planned:
             return
-        # Noted first: steps that a kill leaves unplanned are committed all the same, those planned twice never would be.
+        # Noted first: steps that a kill leaves unplanned are committed all the same; those planned twice could not be.
         self._ledger.note("plan")
         for stage, count in self._roles():
             self._job.plan(stage, self._training.steps * count)

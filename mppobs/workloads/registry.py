@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,8 +50,8 @@ class Parameter:
         except ValueError:
             kind = "a whole number" if isinstance(self.default, int) else "a number"
             raise ConfigError(f"{self.name}={text}: it must be {kind}") from None
-        if not value >= self.least:
-            raise ConfigError(f"{self.name}={text}: it must be at least {self.least:g}")
+        if not self.least <= value < math.inf:
+            raise ConfigError(f"{self.name}={text}: it must be a number from {self.least:g} on")
         return value
 
 

@@ -29,7 +29,7 @@ def test_a_workload_is_listed_under_its_name_and_told_in_a_line(name: str) -> No
     assert all(text and "\n" not in text for text in (found.summary, found.pattern, found.stresses))
 
 
-@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan")])
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_scale_without_a_meaning_is_refused(tmp_path: Path, scale: float) -> None:
     """Nothing is made for a scale that is not positive."""
     with pytest.raises(ConfigError, match="must be positive"):
@@ -68,8 +68,9 @@ def test_parameters_are_set_from_text_in_the_type_of_their_default() -> None:
     [
         ({"step": "1"}, "no parameter 'step': did you mean 'steps'?"),
         ({"steps": "x"}, "steps=x: it must be a whole number"),
-        ({"steps": "0"}, "steps=0: it must be at least 1"),
-        ({"rate": "nan"}, "rate=nan: it must be at least 0"),
+        ({"steps": "0"}, "steps=0: it must be a number from 1 on"),
+        ({"rate": "nan"}, "rate=nan: it must be a number from 0 on"),
+        ({"rate": "inf"}, "rate=inf: it must be a number from 0 on"),
         ({"locality": "maybe"}, "locality=maybe: write on or off"),
     ],
 )
