@@ -37,7 +37,7 @@ bench: $(VENV)/.dev  ## Run every benchmark, each beside its peer
 
 generated: $(VENV)/.dev  ## Write alerts/, dashboards/ and the rules of deploy/ again
 	@$(BIN)/mppobs generate examples/slo.yaml --out alerts
-	@$(BIN)/mppobs dashboards build
+	@$(BIN)/mppobs dashboards build dashboards
 	@cp examples/slo.yaml examples/prices.yaml deploy/kubernetes/base/
 	@set -e; made=$$(mktemp -d); trap 'rm -rf "$$made"' EXIT; \
 		$(BIN)/mppobs generate examples/slo.yaml --out "$$made" --format kubernetes \
