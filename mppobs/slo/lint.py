@@ -163,8 +163,9 @@ def _windows(slo: Slo, where: Surroundings) -> Iterator[Finding]:
     elif slo.period_days > where.retention_days:
         yield _finding(
             slo, Level.WARNING, Check.WINDOW_OVER_RETENTION,
-            f"its period of {slo.period_days} days passes Prometheus's retention of {where.retention_days}: budget and "
-            "report come from the aggregator alone",
+            f"its period of {slo.period_days} days passes Prometheus's retention of {where.retention_days}: "
+            + ("its budget is known to nobody" if slo.indicator is IndicatorKind.PROMQL
+               else "budget and report come from the aggregator alone"),
         )  # fmt: skip
 
 
