@@ -120,7 +120,7 @@ class Book:
                 self.give_node_back(special)
         if worker.open:
             self.pool.list(worker)
-        if not (stage.listed and job.listed) and stage.has_work:
+        if not (stage.listed and job.listed) and stage.has_work and stage not in self.pool.hoping:
             self.list(stage)
         elif not job.listed and job.ready:
             self.tenants.list(job)

@@ -184,10 +184,6 @@ class Stage:
         while local is not None and self.position < len(order) and local.is_claimed(order[self.position]):
             self.position += 1
 
-    def has_data_at(self, node: str) -> bool:
-        """Return whether shards wait whose input is on that node."""
-        return self.local is not None and self.local.has(node)
-
     def learn(self, shard: int, duration_ns: int) -> None:
         """Take the duration of a successful attempt into the mean and the quartiles."""
         if self.mean_ns > 0:

@@ -14,8 +14,8 @@ from mppobs.executor.scheduling.pool import Group, Node, Worker
 
 _PARKED_TRIES = 8
 """Parked shards that are looked at after an event; the others' turn comes with the next ones."""
-_DATA_TRIES = 16
-"""Shards, and workers, that are looked at for one beside its data, when there are both."""
+_DATA_TRIES = 64
+"""Nodes with input that are looked at for a worker with room; the others' turn comes with the next shards."""
 
 
 class Placer:
@@ -102,66 +102,55 @@ class Placer:
 
     def _place_by_data(self, stage: Stage, local: Local, window: int, groups: list[Group] | None, now_ns: int) -> bool:
         """Place a shard on the node that has its input; elsewhere only when that was waited for long enough."""
-        stage.skip_claimed()
-        found = self._with_data(local, window, groups) or self._beside_data(stage, local, window, groups)
-        if found is not None:
-            shard, worker = found
-            local.since_ns = now_ns
-            local.claim(shard)
-            if stage.status[shard] == UNDECIDED:
-                self._submit(stage, shard, worker)
-            return True
-        if policies.waits_for_data(now_ns - local.since_ns, self._wait_ns) and local.is_at(self._book.pool.nodes):
-            self._await_data(stage, local)
-            return True
-        worker = self._book.pool.take(window, groups)
-        if worker is None:
-            return self._await_room(stage, groups)
-        shard = stage.pop()
-        if shard < 0:
+        pool = self._book.pool
+        worker, local.freed = local.freed, None
+        if worker is None or not _has_room(worker, window, groups) or not local.has(worker.node.name):
+            worker = pool.take(window, groups)
+            if worker is None:
+                return self._await_room(stage, groups)
             worker.group.list(worker)
+        if not local.has(worker.node.name) and policies.waits_for_data(now_ns - local.since_ns, self._wait_ns):
+            beside = self._beside_data(local, window, groups)
+            if beside is None and local.is_at(pool.nodes):
+                self._await_data(stage, local, groups)
+                return True
+            worker = beside or worker
+        shard = local.claim_at(worker.node.name)
+        if shard >= 0:
+            local.since_ns = now_ns
+            stage.skip_claimed()
         else:
+            shard = stage.pop()
+        if shard >= 0 and stage.status[shard] == UNDECIDED:
             self._submit(stage, shard, worker)
         return True
 
-    def _beside_data(
-        self, stage: Stage, local: Local, window: int, groups: list[Group] | None
-    ) -> tuple[int, Worker] | None:
-        """Return one of the next shards whose data's node has room."""
-        for shard in stage.order[stage.position : stage.position + _DATA_TRIES]:
-            name = local.node_of(shard)
-            node = self._book.pool.nodes.get(name) if name else None
+    def _beside_data(self, local: Local, window: int, groups: list[Group] | None) -> Worker | None:
+        """Return a worker with room on one of the nodes that hold the input of shards."""
+        pool, nodes = self._book.pool, self._book.pool.nodes
+        if local.looked == pool.frees:
+            return None
+        for name in local.some_nodes(_DATA_TRIES):
+            node = nodes.get(name)
             if node is not None:
                 for worker in node.workers.values():
-                    if worker.open and len(worker.held) < window and (groups is None or worker.group in groups):
-                        return shard, worker
+                    if _has_room(worker, window, groups):
+                        return worker
+        local.looked = pool.frees
         return None
 
-    def _with_data(self, local: Local, window: int, groups: list[Group] | None) -> tuple[int, Worker] | None:
-        """Return one of the least busy workers that have data of a shard."""
-        passed: list[Worker] = []
-        found = None
-        while found is None and len(passed) < _DATA_TRIES:
-            worker = self._book.pool.take(window, groups)
-            if worker is None:
-                break
-            if local.has(worker.node.name):
-                found = local.first(worker.node.name), worker
-            else:
-                passed.append(worker)
-        for worker in passed:
-            worker.group.list(worker)
-        return found
-
-    def _await_data(self, stage: Stage, local: Local) -> None:
+    def _await_data(self, stage: Stage, local: Local, groups: list[Group] | None) -> None:
         """Have a stage wait for workers beside its data, or for the time when it takes any."""
+        hoping = self._book.pool.hoping
         self._take_off(stage)
-        if stage in self._book.pool.hoping:
+        is_timed = stage in hoping
+        hoping[stage] = groups
+        if is_timed:
             return
-        self._book.pool.hoping[stage] = None
 
         def take_any(now_ns: int) -> None:
-            if self._book.pool.hoping.pop(stage, 0) is None:
+            if stage in hoping:
+                del hoping[stage]
                 self._book.list(stage)
                 self._book.pool.freed = True
 
@@ -290,3 +279,8 @@ class Placer:
 def _usable(node: Node, groups: list[Group]) -> list[Worker]:
     """Return the workers of a node that belong to some groups and stay up."""
     return [worker for worker in node.workers.values() if not worker.draining and worker.group in groups]
+
+
+def _has_room(worker: Worker, window: int, groups: list[Group] | None) -> bool:
+    """Return whether a worker may be given an attempt of a stage that uses some groups, or all."""
+    return worker.open and len(worker.held) < window and (groups is None or worker.group in groups)

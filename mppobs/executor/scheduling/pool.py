@@ -110,10 +110,12 @@ class Pool:
         self.nodes: dict[str, Node] = {}
         self.freed = False
         """Whether a worker has got room since that was last found to be used up."""
+        self.frees = 0
+        """How often a worker has got room."""
         self.woken: list[Stage] = []
         """Stages that waited for certain workers, of which one may have room now."""
-        self.hoping: dict[Stage, None] = {}
-        """Stages that wait for workers beside their data."""
+        self.hoping: dict[Stage, list[Group] | None] = {}
+        """Stages that wait for workers beside their data, with the groups that they may use, or `None` for all."""
         self.kept = 0
         """Nodes that are kept, or in use, for attempts that need all of their memory."""
         self.all_groups: list[Group] = []
@@ -143,15 +145,22 @@ class Pool:
         self.freed = True
         if not worker.open:
             return
+        self.frees += 1
         group = worker.group
         group.list(worker)
         if group.waiting:
             self.woken += group.waiting
             group.waiting.clear()
         if self.hoping:
-            name = worker.node.name
-            for stage in [stage for stage in self.hoping if stage.has_data_at(name)]:
+            self._wake_hoping(worker)
+
+    def _wake_hoping(self, worker: Worker) -> None:
+        """Wake the stages that wait for a worker like this on a node like this."""
+        name, group = worker.node.name, worker.group
+        for stage, groups in list(self.hoping.items()):
+            if (groups is None or group in groups) and stage.local is not None and stage.local.has(name):
                 del self.hoping[stage]
+                stage.local.freed, stage.local.looked = worker, self.frees
                 self.woken.append(stage)
 
     def take(self, window: int, groups: Sequence[Group] | None = None, spot_first: bool = False) -> Worker | None:
