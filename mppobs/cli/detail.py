@@ -12,6 +12,10 @@ from mppobs.cli import show
 
 _COSTS: Final = {"retry": "wasted"}
 """Kinds of cost in words of people, where those differ."""
+_RISKS: Final = {
+    "charge": "likely to miss its deadline: the budget is charged for it already",
+    "warning": "likely to miss its deadline; a warning only, since few runs of the pipeline have ended to compare with",
+}
 
 
 def print_job(out: Console, job: dict[str, Any], worst: list[dict[str, Any]]) -> None:
@@ -102,10 +106,23 @@ def _promise(job: dict[str, Any]) -> list[tuple[str, Text]]:
         facts.append(("deadline", deadline))
     if job["predicted_finish"]:
         expected = Text(f"{show.moment(job['predicted_finish'])} UTC")
+        if job["predicted_earliest"]:
+            low, high = show.moment(job["predicted_earliest"]), show.moment(job["predicted_latest"])
+            expected.append(f", nine times in ten between {low} and {high}", show.QUIET)
         if job["predicted_late_seconds"] is not None:
             expected.append(f", {show.seconds(job['predicted_late_seconds'])} after the deadline", show.BAD)
         facts.append(("expected", expected))
+    if job["at_risk"]:
+        facts.append(("at risk", Text(_RISKS[job["at_risk"]], show.BAD)))
     return facts
+
+
+def expected(job: dict[str, Any]) -> Text:
+    """Return when a running job is expected against its deadline, in red where it is likely to be late."""
+    if not job["predicted_finish"]:
+        return Text(show.NONE, show.QUIET)
+    style = show.BAD if job["at_risk"] else show.DOUBTFUL if job["predicted_late_seconds"] is not None else ""
+    return Text(show.moment(job["predicted_finish"]), style)
 
 
 def _attempts(attempts: dict[str, int], retries: int) -> str:

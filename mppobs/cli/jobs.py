@@ -11,7 +11,7 @@ from rich.text import Text
 
 from mppobs.cli import show
 from mppobs.cli.client import DEFAULT_URL, JsonOption, SidecarClient, TokenOption, UrlOption, job_path
-from mppobs.cli.detail import done, goes_wrong, late, print_job, shards_table
+from mppobs.cli.detail import done, expected, goes_wrong, late, print_job, shards_table
 from mppobs.errors import ConfigError, nearest
 from mppobs.units import parse_duration
 
@@ -21,6 +21,8 @@ Incarnation = Annotated[
 
 _LESS: Final = ("complete", "cost", "retries", "lost", "tenant", "cluster", "started", "failed")
 """Columns of the list of jobs that a narrow terminal has no room for, the least useful first."""
+EXPECTED: Final = ("expected", "deadline")
+"""Columns for jobs that run: when they are predicted to end, and by when they must."""
 _WORST: Final = 5
 """Shards that went wrong, of which `mppobs job` shows so many by itself."""
 
@@ -139,11 +141,23 @@ def jobs_table(jobs: list[dict[str, Any]], limit: int, hint: str = "") -> Table:
         caption += f"; the newest {limit}, --limit shows more"
     names = [name for name in ("cluster", "tenant") if show.several(jobs, name)]
     overdue = any(each["late"] for each in jobs)
-    figures = ["took", *(["late"] if overdue else []), "shards", "failed", "lost", "retries", "cost", "complete"]
+    foretold = any(each["predicted_finish"] for each in jobs)
+    figures = [
+        "took",
+        *(["late"] if overdue else []),
+        *(EXPECTED if foretold else []),
+        "shards",
+        "failed",
+        "lost",
+        "retries",
+        "cost",
+        "complete",
+    ]
     columns = ["job", "pipeline", *names, "outcome", "started"]
     made = show.table("Jobs", columns, figures, caption, less=_LESS)
     for each in jobs:
         took: list[str | Text] = [show.seconds(each["duration_seconds"]), *([late(each)] if overdue else [])]
+        took += [expected(each), show.moment(each["deadline"])] if foretold else []
         which = (each["job_id"], each["pipeline"], *(each[name] for name in names))
         made.add_row(*which, show.outcome(each["outcome"]), show.moment(each["started"]), *took, *_job_figures(each))
     return made

@@ -147,6 +147,11 @@ def _print_one(out: Console, slo: dict[str, Any]) -> None:
         out.print(
             Text(f"running jobs that are predicted to become bad: {slo['provisional_bad_events']}", show.DOUBTFUL)
         )
+    if slo["warned_jobs"]:
+        warned = "likely to become bad, not charged before ten runs have been predicted"
+        out.print(Text(f"running jobs that are {warned}: {slo['warned_jobs']}", show.DOUBTFUL))
+    if slo["foresight"] and slo["foresight"]["runs"]:
+        out.print(Text(_foresight(slo["foresight"]), show.QUIET))
     made = show.table("Windows", ["window"], ["events", "bad", "burn rate"])
     for window in slo["windows"]:
         made.add_row(
@@ -159,6 +164,21 @@ def _print_one(out: Console, slo: dict[str, Any]) -> None:
     for change in slo["changes"]:
         before, after = _objective(change["before_ratio"]), _objective(change["after_ratio"])
         out.print(Text(f"{show.moment(change['time'])}  objective {before} → {after}", show.QUIET))
+
+
+def _foresight(found: dict[str, Any]) -> str:
+    """
+    Return how good predictions have been.
+
+    >>> _foresight({"runs": 12, "coverage_ratio": 0.9, "predictions": {"caught": 2, "missed": 1, "false_alarm": 0}})
+    'predictions: 2 of 3 bad jobs were foretold, 0 false alarms; 90 % of intervals held the finish, over 12 runs'
+    """
+    told = found["predictions"]
+    late = told["caught"] + told["missed"]
+    return (
+        f"predictions: {told['caught']} of {late} bad jobs were foretold, {told['false_alarm']} false alarms; "
+        f"{found['coverage_ratio'] * 100:.0f} % of intervals held the finish, over {found['runs']} runs"
+    )
 
 
 def _objective(ratio: float) -> str:

@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from typing import Final
 
 from mppobs.catalog.metrics import QUANTILES
-from mppobs.model import AttemptOutcome, JobOutcome, ShardOutcome
+from mppobs.model import AttemptOutcome, JobKey, JobOutcome, ShardOutcome
 from mppobs.sidecar import schemas, slis
 from mppobs.sidecar.aggregates import PipelineKey, PipelineTotals, StageTotals
 from mppobs.sidecar.reading import ShardRow
 from mppobs.sidecar.slis import LiveFigures, ratio
 from mppobs.sidecar.store_jobs import JobSummary, StageSummary
-from mppobs.sidecar.view import LiveAttempt, LivePipeline, LiveStraggler, View
+from mppobs.sidecar.view import LiveAttempt, LivePipeline, LiveRun, LiveStraggler, View
 
 _NS: Final = 1e9
 _PICO: Final = 1e12
@@ -64,11 +64,20 @@ def seconds_late(deadline_ns: int, end_ns: int) -> float | None:
     return (end_ns - deadline_ns) / _NS if 0 < deadline_ns < end_ns else None
 
 
-def job(summary: JobSummary, now_ns: int) -> schemas.Job:
-    """Return a run as a listing shows it."""
+def runs_of(view: View) -> dict[JobKey, LiveRun]:
+    """Return what is known of jobs that run now, or ended a moment ago."""
+    return {run.job: run for run in view.live.runs}
+
+
+def job(summary: JobSummary, run: LiveRun | None, now_ns: int) -> schemas.Job:
+    """Return a run as a listing shows it; `run` says what is foretold of one that goes on."""
     asked_ns = summary.submit_ns or summary.start_ns
+    told = run if summary.outcome is None else None
+    deadline_ns = summary.deadline_ns or (told.deadline_ns if told else 0)
+    predicted_ns = (told.predicted_finish_ns or 0) if told else 0
+    earliest_ns, latest_ns = (told.finish_bounds_ns or (0, 0)) if told else (0, 0)
     shards = _shards(summary.planned, summary.shards)
-    late = seconds_late(summary.deadline_ns, summary.end_ns or now_ns)
+    late = seconds_late(deadline_ns, summary.end_ns or now_ns)
     return schemas.Job(
         job_id=summary.key.job_id,
         incarnation=str(summary.key.incarnation),
@@ -85,7 +94,12 @@ def job(summary: JobSummary, now_ns: int) -> schemas.Job:
         submitted=moment(asked_ns),
         started=moment(summary.start_ns),
         ended=moment(summary.end_ns),
-        deadline=moment(summary.deadline_ns),
+        deadline=moment(deadline_ns),
+        predicted_finish=moment(predicted_ns),
+        predicted_earliest=moment(earliest_ns),
+        predicted_latest=moment(latest_ns),
+        predicted_late_seconds=seconds_late(deadline_ns, predicted_ns),
+        at_risk=told.weight if told else None,
         late=late is not None,
         late_seconds=late,
         duration_seconds=seconds_between(asked_ns, summary.end_ns or now_ns),
@@ -215,16 +229,12 @@ def job_detail(
     attempts = sorted(
         (each for each in view.live.attempts if each.job == summary.key), key=lambda each: each.started_ns
     )
-    predicted = next((run.predicted_finish_ns for run in view.live.runs if run.job == summary.key), None)
-    predicted_ns = predicted or 0 if summary.outcome is None else 0
     return schemas.JobDetail(
-        **job(summary, now_ns).model_dump(),
+        **job(summary, runs_of(view).get(summary.key), now_ns).model_dump(),
         stages=[stage(each) for each in summary.stages],
         cost_by_kind_usd={kind: amount / _PICO for kind, amount in summary.cost_pusd.items()},
         dispatched=summary.dispatched,
         recorded=summary.recorded,
-        predicted_finish=moment(predicted_ns),
-        predicted_late_seconds=seconds_late(summary.deadline_ns, predicted_ns),
         running=[running_attempt(each, now_ns) for each in attempts[:limit]],
         stragglers=[straggler(each) for each in view.live.stragglers if each.attempt.job == summary.key][:limit],
         runs=[str(run.key.incarnation) for run in runs],

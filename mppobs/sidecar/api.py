@@ -18,6 +18,7 @@ from fastapi.exceptions import RequestValidationError
 
 from mppobs.clock import Clock
 from mppobs.errors import ConfigError, nearest
+from mppobs.model import JobKey
 from mppobs.sidecar import answers
 from mppobs.sidecar.aggregates import PipelineKey
 from mppobs.sidecar.filters import (
@@ -35,7 +36,7 @@ from mppobs.sidecar.schemas import JobDetail, JobPage, PipelineList, ShardPage, 
 from mppobs.sidecar.schemas_slo import SloList
 from mppobs.sidecar.slo_answers import slo_state
 from mppobs.sidecar.store_jobs import JobQuery, JobSummary, PagePlace
-from mppobs.sidecar.view import LivePipeline, SloFigures, View
+from mppobs.sidecar.view import LivePipeline, LiveRun, SloFigures, View
 
 JobId = Annotated[str, Path(max_length=MAX_NAME, description="The job's name, as whoever ran it gave it.")]
 
@@ -62,7 +63,12 @@ def _job_routes(router: APIRouter, reading: Reading, clock: Clock) -> None:
         """List jobs, newest start first. Jobs that end between two pages are neither repeated nor skipped."""
         page = reading.jobs(_query(filters), running=filters.state != "finished", finished=filters.state != "running")
         now = clock.time_ns()
-        return JobPage(jobs=[answers.job(each, now) for each in page.jobs], next=page.next.token if page.next else None)
+        runs: dict[JobKey, LiveRun] = {}
+        if any(each.outcome is None for each in page.jobs):
+            with reading.view(now) as view:
+                runs = answers.runs_of(view)
+        found = [answers.job(each, runs.get(each.key), now) for each in page.jobs]
+        return JobPage(jobs=found, next=page.next.token if page.next else None)
 
     @router.get("/jobs/{job_id:path}/shards", tags=["jobs"], responses=_UNKNOWN)
     def shards(job_id: JobId, filters: Annotated[ShardFilters, Query()]) -> ShardPage:

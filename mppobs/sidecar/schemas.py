@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict
 
+from mppobs.catalog.foresight import Weight
 from mppobs.model import (
     AttemptOutcome,
     CostKind,
@@ -66,6 +67,17 @@ class Job(Shape):
     started: datetime | None
     ended: datetime | None
     deadline: datetime | None
+    """Its own, or while it runs the first that an SLO sets it."""
+    predicted_finish: datetime | None
+    """Null once the job has ended, or while too little is known; the next two are its interval."""
+    predicted_earliest: datetime | None
+    """In nine cases of ten it ends between this and the next."""
+    predicted_latest: datetime | None
+    predicted_late_seconds: Seconds | None
+    """How far the predicted finish is past the deadline; null where it is not."""
+    at_risk: Weight | None
+    """Set while it is likely to miss its deadline: `charge` where that already burns the budget of an SLO on it,
+    `warning` where too few runs of the pipeline have ended to trust its predictions so far."""
     late: bool
     """Whether it ended after its deadline, or still runs past it."""
     late_seconds: Seconds | None
@@ -149,10 +161,6 @@ class JobDetail(Job):
     """All but `useful` is waste."""
     dispatched: int
     recorded: int
-    predicted_finish: datetime | None
-    """At the present rate; null once the job has ended, or while too little is known."""
-    predicted_late_seconds: Seconds | None
-    """How far that is past the deadline; null where it is not."""
     running: list[RunningAttempt]
     """At most the 500 that have run longest."""
     stragglers: list[Straggler]

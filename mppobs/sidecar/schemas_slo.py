@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from mppobs.catalog.foresight import ChargeEnd, Foresight
 from mppobs.model import RunKind, Tier
 from mppobs.sidecar.schemas import Seconds, Shape
 from mppobs.slo.model import EventUnit, IndicatorKind
@@ -45,6 +46,19 @@ class SloChange(Shape):
     after_ratio: float
 
 
+class SloForesight(Shape):
+    """How good the predictions have been that jobs were charged by."""
+
+    charges: dict[ChargeEnd, int]
+    """Settled ones, by what became of them."""
+    predictions: dict[Foresight, int]
+    """Judged jobs, by what was predicted of them and how they ended."""
+    runs: int
+    """Recent runs that predictions are held against; ten are needed before one is charged."""
+    coverage_ratio: float | None
+    """Share of their intervals that held the finish; 0.9 is what they claim."""
+
+
 class SloState(Shape):
     """One promise, and how it is kept."""
 
@@ -74,7 +88,11 @@ class SloState(Shape):
     """Since then, as the next."""
     bad_events: int
     provisional_bad_events: int
-    """Running jobs that are predicted to become bad events."""
+    """Running jobs that are predicted to become bad events. They burn the budget already."""
+    warned_jobs: int
+    """Running jobs that are likely to become bad events, and are not charged, since too few runs have ended yet."""
+    foresight: SloForesight | None
+    """How good such predictions have been; `null` where none can be made."""
     latched: bool | None
     """Whether the newest event was bad; `null` where there are events enough for a rate."""
     period: SloPeriod

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from mppobs.sidecar.answers import moment
-from mppobs.sidecar.schemas_slo import SloChange, SloPeriod, SloState, SloWindow
-from mppobs.sidecar.view import SloFigures
+from mppobs.sidecar.schemas_slo import SloChange, SloForesight, SloPeriod, SloState, SloWindow
+from mppobs.sidecar.view import ForesightFigures, SloFigures
 from mppobs.slo.standing import Burn, Period, month, standing
 from mppobs.slo.windows import window_name
 
@@ -25,7 +25,9 @@ def slo_state(figures: SloFigures, now_ns: int, wanted: str | None = None) -> Sl
         tenant=slo.tenant, stage=slo.stage, owner=slo.owner, tier=slo.tier, exclude=list(slo.exclude),
         objective_ratio=float(slo.objective), period_days=slo.period_days, calendar=slo.calendar,
         revision=tally.revision, since=_time(tally.start_ns), events=tally.counts.total,
-        bad_events=tally.counts.bad, provisional_bad_events=figures.provisional, latched=figures.latched,
+        bad_events=tally.counts.bad, provisional_bad_events=figures.provisional,
+        warned_jobs=figures.foresight.warned if figures.foresight else 0,
+        foresight=_foresight(figures.foresight), latched=figures.latched,
         period=_period(period), windows=[_window(seconds, burn) for seconds, burn in found.burns.items()],
         exhausted_in_seconds=found.exhausted_in,
         changes=[
@@ -33,6 +35,17 @@ def slo_state(figures: SloFigures, now_ns: int, wanted: str | None = None) -> Sl
             for mark in tally.marks
         ],
     )  # fmt: skip
+
+
+def _foresight(figures: ForesightFigures | None) -> SloForesight | None:
+    if figures is None:
+        return None
+    return SloForesight(
+        charges=dict(figures.settled),
+        predictions=dict(figures.verdicts),
+        runs=figures.runs,
+        coverage_ratio=figures.coverage,
+    )
 
 
 def _period(period: Period) -> SloPeriod:
