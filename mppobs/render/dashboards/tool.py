@@ -114,7 +114,8 @@ def _ingest() -> Section:
         "files unreadable": "mppobs_unreadable_files_total", "SLO files refused": "mppobs_slo_reload_errors_total",
         "jobs not archived": "mppobs_unarchived_jobs_total",
     }  # fmt: skip
-    total = {words: Expr(f"sum({grown(_S(name), INTERVAL)})") for words, name in troubles.items()}
+    none = call("vector", number(0))
+    total = {words: Expr(f"sum({grown(_S(name), INTERVAL)})") | none for words, name in troubles.items()}
     return Section("Does it keep up?", (
         timeseries(
             Id.RECORDS, "Records folded", "By kind.",

@@ -48,6 +48,8 @@ class Pipeline:
     pause: float = 1.0
     """Between two runs."""
     checkpoints: bool = False
+    retry_share: float = 0.6
+    """Retries that a run may spend, as a share of its shards."""
     slow: Mapping[int, float] = field(default_factory=dict)
     """Shards that take so many seconds longer."""
 
@@ -65,7 +67,7 @@ NIGHT: Final = {
         Pipeline("reindex", "search", Tier.BESTEFFORT, faults=(Fault(FaultKind.HOT_PREFIX, severity=0.35),)),
         Pipeline("ingest", "data", faults=(Fault(FaultKind.RETRY_STORM, severity=0.45),), shards=18),
         Pipeline("training", "ml", shards=8, seconds=0.8, deadline=60.0, checkpoints=True),
-        Pipeline("everything", "sre", Tier.CRITICAL, 24, 0.1, 5.0, _ALL_AT_ONCE, 0.5, checkpoints=True, slow={3: 9.0}),
+        Pipeline("everything", "sre", Tier.CRITICAL, 24, 0.1, 5.0, _ALL_AT_ONCE, 0.5, True, 5.0, {3: 9.0}),
         Pipeline("thumbnails", "media", Tier.BESTEFFORT, shards=16, seconds=0.1, deadline=30.0),
     )
 }  # fmt: skip
@@ -105,13 +107,13 @@ def _take_time(task: TaskInput) -> None:
 def plan_of(pipeline: Pipeline, number: int) -> Plan:
     """Return the plan of a pipeline's run; every third one has its slow shards."""
     chance = random.Random(f"{pipeline.name}/{number}")
-    slow = pipeline.slow if number % 3 == 1 else {}
+    slow = pipeline.slow if number % 3 == 0 else {}
 
     def shard(place: int, factor: float) -> ShardPlan:
         seconds = pipeline.seconds * chance.lognormvariate(0, 0.35) * factor + slow.get(place, 0.0)
         return ShardPlan(place, {"seconds": seconds, "checkpoints": pipeline.checkpoints}, round(seconds * 1e8))
 
-    limits = Limits(attempts=5, backoff=0.05)
+    limits = Limits(attempts=9, backoff=0.05)
     return Plan(
         pipeline.name,
         (
@@ -121,7 +123,7 @@ def plan_of(pipeline: Pipeline, number: int) -> Plan:
                   limits=limits),
         ),
         job_id=f"{pipeline.name}-{number:03}", owner=pipeline.owner, tier=pipeline.tier, deadline=pipeline.deadline,
-        retry_share=0.6,
+        retry_share=pipeline.retry_share,
     )  # fmt: skip
 
 
