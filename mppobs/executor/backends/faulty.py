@@ -15,7 +15,7 @@ from typing import Final
 
 from mppobs.clock import Clock
 from mppobs.executor.attempt import AttemptOrder, StageOrder
-from mppobs.executor.backends.base import Backend, Capabilities, News, Place
+from mppobs.executor.backends.base import Backend, Capabilities, News, Place, Up
 from mppobs.executor.events import AttemptId
 from mppobs.executor.faults import ArmedFault, Fault, FaultKind, Layer, arm, of_layer
 from mppobs.executor.sim.draw import choose, number_of, uniform
@@ -35,7 +35,7 @@ class FaultyBackend:
     """
     A backend that loses workers, or its coordinator, on schedule. Everything else is the backend's within.
 
-    The schedule counts from `start`, the first time.
+    The schedule counts from the moment at which the first worker is up.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class FaultyBackend:
         self._sleep = sleep
         self._steps: list[tuple[int, Callable[[], None]]] = []
         self._stalls: list[ArmedFault] = []
-        self._started = False
+        self._armed = False
         for fault in self._faults:
             if fault.about.layer is Layer.MACHINE:
                 ability = "eviction" if fault.kind is FaultKind.EVICTION else "kill_one"
@@ -88,12 +88,8 @@ class FaultyBackend:
         return self._backend.places
 
     def start(self) -> None:
-        """Start the workers that are missing, and the schedule of the faults with the first call."""
+        """Start the workers that are missing."""
         self._backend.start()
-        if not self._started:
-            self._started = True
-            for armed in arm(self._faults, self._clock.monotonic_ns()):
-                self._plan(armed)
 
     def submit(self, worker: str, attempt: AttemptId, stage: StageOrder, order: AttemptOrder) -> None:
         """Give an attempt to a worker."""
@@ -113,7 +109,12 @@ class FaultyBackend:
         if any(stall.active(now) for stall in self._stalls):
             self._sleep(max(seconds, 0.0))
             return []
-        return self._backend.poll(seconds)
+        news = self._backend.poll(seconds)
+        if not self._armed and any(isinstance(each, Up) for each in news):
+            self._armed = True
+            for armed in arm(self._faults, self._clock.monotonic_ns()):
+                self._plan(armed)
+        return news
 
     def resize(self, workers: int) -> None:
         """Have so many workers from now on."""
