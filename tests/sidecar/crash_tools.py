@@ -195,13 +195,13 @@ class Sidecar:
             self.process.wait(PATIENCE)
 
 
-def aggregator(directory: Path, state: Path) -> Sidecar:
-    """Return an aggregator that follows nothing but what is shipped to it."""
+def aggregator(directory: Path, state: Path, *more: str) -> Sidecar:
+    """Return an aggregator that follows nothing but what is shipped to it; `more` are flags."""
     unused = directory / "unused"
     unused.mkdir(parents=True, exist_ok=True)
     return Sidecar(
         directory, "--directory", str(unused), "--state-directory", str(state), "--write-token", TOKEN,
-        "--idle-seconds", "1h",
+        "--idle-seconds", "1h", *more,
     )  # fmt: skip
 
 
