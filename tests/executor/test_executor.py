@@ -189,9 +189,9 @@ def test_a_timeout_ends_one_attempt_and_one_worker(executor: Executor, captured:
     while len(before & set(executor.worker_pids.values())) == 2 and time.monotonic() < deadline:
         executor.map(abs, range(8))
     assert len(before & set(executor.worker_pids.values())) == 1
-    if kind:
-        (stopped,) = [record for record in captured.attempts if record.outcome is not AttemptOutcome.SUCCESS]
-        assert (stopped.outcome, stopped.reason, stopped.shard_key) == (AttemptOutcome.TIMEOUT, Reason.DEADLINE, 2)
+    (stopped,) = [record for record in captured.attempts if record.outcome is not AttemptOutcome.SUCCESS]
+    assert (stopped.outcome, stopped.reason, stopped.shard_key) == (AttemptOutcome.TIMEOUT, Reason.DEADLINE, 2)
+    assert (stopped.cpu_ns is None) == (not kind)
 
 
 def test_throttled_tasks_wait_as_long_as_they_are_told(executor: Executor, captured: Captured) -> None:
@@ -304,17 +304,18 @@ from mppobs.executor import *
 from tests.executor import tasks
 from tests.executor.plans import QUICK, as_dict, expected, group_by
 if __name__ == "__main__":
-    stage = Stage("only", "tests.executor.tasks:hang", (ShardPlan(0),), arguments={"slow": [0], "kind": True})
+    stage = Stage("only", "tests.executor.tasks:hang", (ShardPlan(0),), arguments={"slow": [0], "kind": KIND})
     with Executor(2, sys.argv[1]) as executor:
         told = lambda progress: print(*executor.worker_pids.values(), flush=True)
         executor.run(Plan("test", (stage,)), told)
 """
 
 
-def test_workers_end_when_their_coordinator_dies(tmp_path: Path) -> None:
-    """A coordinator that is killed leaves no process behind, not even one in the middle of a task."""
+@pytest.mark.parametrize("kind", ["True", "False"])
+def test_workers_end_when_their_coordinator_dies(tmp_path: Path, kind: str) -> None:
+    """A coordinator that is killed leaves no process behind, not even one whose task does not let itself be stopped."""
     script = tmp_path / "orphan.py"
-    script.write_text(ORPHAN)
+    script.write_text(ORPHAN.replace("KIND", kind))
     environment = {**os.environ, "MPPOBS_DIR": str(tmp_path / "journal"), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(script), str(tmp_path / "exchange")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT) as process:
@@ -347,6 +348,23 @@ def test_a_broken_callback_closes_the_executor(executor: Executor, captured: Cap
     assert executor.worker_pids == {}
     with pytest.raises(ConfigError, match="closed"):
         executor.run(group_by())
+
+
+def test_a_long_directory_of_temporary_files_is_no_obstacle(tmp_path: Path) -> None:
+    """Where TMPDIR is longer than the path of a socket may be, workers start all the same."""
+    long = tmp_path / ("long-" * 20) / "x"
+    long.mkdir(parents=True)
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from mppobs.executor import Executor\n"
+        "if __name__ == '__main__':\n"
+        "    with Executor(1) as executor:\n"
+        "        print(executor.map(abs, [-1]))\n"
+    )
+    environment = {**os.environ, "MPPOBS_DIR": str(tmp_path / "journal"), "PYTHONPATH": str(ROOT), "TMPDIR": str(long)}
+    done = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout == "[1]\n", done.stderr
+    assert list(long.iterdir()) == []
 
 
 def test_an_executor_without_workers_is_refused() -> None:
