@@ -61,12 +61,14 @@ _ALL_AT_ONCE: Final = (
 NIGHT: Final = {
     each.name: each
     for each in (
-        Pipeline("nightly-scoring", "risk", Tier.CRITICAL, 40, 0.2, 10.0, (Fault(FaultKind.LONG_TAIL),),
-                 slow={17: 12.0, 31: 9.0}),
-        Pipeline("hourly-features", "growth", shards=24, faults=(Fault(FaultKind.SHUFFLE, severity=0.45),)),
-        Pipeline("reindex", "search", Tier.BESTEFFORT, faults=(Fault(FaultKind.HOT_PREFIX, severity=0.35),)),
-        Pipeline("ingest", "data", faults=(Fault(FaultKind.RETRY_STORM, severity=0.45),), shards=18),
-        Pipeline("training", "ml", shards=8, seconds=0.8, deadline=60.0, checkpoints=True),
+        Pipeline("nightly-scoring", "risk", Tier.CRITICAL, 40, 0.25, 10.0, pause=4.0, slow={17: 14.0, 31: 11.0}),
+        Pipeline("hourly-features", "growth", shards=24, faults=(Fault(FaultKind.SHUFFLE, severity=0.2),), pause=3.0,
+                 retry_share=5.0),
+        Pipeline("reindex", "search", Tier.BESTEFFORT, faults=(Fault(FaultKind.HOT_PREFIX, severity=0.3),), pause=2.0,
+                 retry_share=5.0),
+        Pipeline("ingest", "data", faults=(Fault(FaultKind.RETRY_STORM, severity=0.35),), shards=18, pause=2.0,
+                 retry_share=5.0),
+        Pipeline("training", "ml", shards=8, seconds=1.2, deadline=60.0, checkpoints=True, pause=6.0),
         Pipeline("everything", "sre", Tier.CRITICAL, 24, 0.1, 5.0, _ALL_AT_ONCE, 0.5, True, 5.0, {3: 9.0}),
         Pipeline("thumbnails", "media", Tier.BESTEFFORT, shards=16, seconds=0.1, deadline=30.0),
     )
@@ -132,22 +134,24 @@ def main() -> None:
     name, journals, seconds = sys.argv[1], Path(sys.argv[2]), float(sys.argv[3])
     mppobs.configure(directory=journals, node_type="demo-core", sample_seconds=0.5, node=f"node-{name}")
     if name == "demo":
-        run_demo(journals)
+        run_demo(journals, seconds)
     else:
         run_night(NIGHT[name], journals, seconds)
 
 
-def run_demo(journals: Path) -> None:
-    """Run the demo's queries on little data, twice each, the second time with its faults."""
+def run_demo(journals: Path, seconds: float) -> None:
+    """Run the demo's queries on little data, twice each, the second time with its faults; again until time is up."""
+    until = time.monotonic() + seconds
     dataset = make_dataset(journals.parent / "data", 0.01, 24)
-    findings = Findings()
-    with (
-        Board(Console(quiet=True)) as board,
-        Executor(2, journals.parent / "exchange-demo", journal=journals) as executor,
-    ):
-        run_queries(executor, dataset, 2, board, findings)
-    if not findings.ok:
-        raise SystemExit(f"wrong answers: {findings.verdicts}")
+    with Executor(2, journals.parent / "exchange-demo", journal=journals) as executor:
+        while True:
+            findings = Findings()
+            with Board(Console(quiet=True)) as board:
+                run_queries(executor, dataset, 2, board, findings)
+            if not findings.ok:
+                raise SystemExit(f"wrong answers: {findings.verdicts}")
+            if time.monotonic() > until:
+                return
 
 
 def run_night(pipeline: Pipeline, journals: Path, seconds: float) -> None:
