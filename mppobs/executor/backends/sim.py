@@ -26,7 +26,6 @@ from mppobs.executor.events import (
     WorkerUp,
 )
 from mppobs.executor.faults import Fault, Layer
-from mppobs.executor.sim.draw import number_of
 from mppobs.executor.sim.fate import Demand
 from mppobs.executor.sim.model import Cluster
 from mppobs.executor.sim.world import World
@@ -90,7 +89,7 @@ class SimBackend:
         self._seconds = seconds
         self._orders: dict[AttemptId, tuple[StageOrder, AttemptOrder]] = {}
         self._up: dict[str, Place] = {}
-        self._closed = False
+        self._jobs: dict[str, int] = {}
 
     @property
     def size(self) -> int:
@@ -110,8 +109,10 @@ class SimBackend:
         if worker not in self._world.workers:
             return
         root = order.partition if order.partition >= 0 else order.shard
+        # By its place in the order of jobs: their names are made by chance and by the clock.
+        job = self._jobs.setdefault(attempt.job, len(self._jobs))
         demand = Demand(
-            number_of(stage.job_id), stage.index, order.shard, stage.name, self._seconds / order.portion.of, _SIGMA,
+            job, stage.index, order.shard, stage.name, self._seconds / order.portion.of, _SIGMA,
             root=root,
         )  # fmt: skip
         self._orders[attempt] = (stage, order)
@@ -153,7 +154,6 @@ class SimBackend:
 
     def close(self) -> None:
         """End all workers. May be called twice."""
-        self._closed = True
         self._orders.clear()
         self._up.clear()
 
