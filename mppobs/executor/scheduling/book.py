@@ -109,6 +109,7 @@ class Book:
         del stage.held[running.attempt]
         del worker.held[running]
         worker.node.held -= 1
+        worker.node.idle += not worker.held
         self.running -= 1
         job.running -= 1
         self.tenants.count(job.tenant, -1)

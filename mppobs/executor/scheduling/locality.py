@@ -68,11 +68,9 @@ class Local:
         return shard < len(self._claimed) and bool(self._claimed[shard])
 
     def some_nodes(self, most: int) -> Iterator[str]:
-        """Yield nodes that hold the input of shards, so many at most, going round from call to call."""
+        """Yield nodes that may hold the input of shards, so many at most, going round from call to call."""
         if len(self._names) > 2 * len(self._queues):
             self._names, self._at = list(self._queues), 0
         for _ in range(min(most, len(self._names))):
             self._at = (self._at + 1) % len(self._names)
-            name = self._names[self._at]
-            if self.has(name):
-                yield name
+            yield self._names[self._at]

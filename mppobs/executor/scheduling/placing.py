@@ -132,7 +132,7 @@ class Placer:
             return None
         for name in local.some_nodes(_DATA_TRIES):
             node = nodes.get(name)
-            if node is not None:
+            if node is not None and (node.idle or window > 1) and local.has(name):
                 for worker in node.workers.values():
                     if _has_room(worker, window, groups):
                         return worker
@@ -265,6 +265,7 @@ class Placer:
         attempt = AttemptId(job.key, stage.index, shard, number)
         running = Running(attempt, stage, worker, speculative)
         stage.held[attempt] = running
+        worker.node.idle -= not worker.held
         worker.held[running] = None
         worker.node.held += 1
         worker.group.list(worker)

@@ -19,13 +19,15 @@ _TRIES: Final = 8
 class Node:
     """A host and its workers."""
 
-    __slots__ = ("alone", "aside_until", "held", "name", "strikes", "workers")
+    __slots__ = ("alone", "aside_until", "held", "idle", "name", "strikes", "workers")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.workers: dict[str, Worker] = {}
         self.held = 0
         """Attempts that its workers hold."""
+        self.idle = 0
+        """Workers that hold none."""
         self.aside_until = 0
         """Until when it is given nothing for being slow; 0 while it is not."""
         self.strikes = 0
@@ -137,6 +139,7 @@ class Pool:
             self.all_groups = sorted(self._groups.values(), key=lambda each: (not each.spot, each.memory))
         worker = self.workers[event.worker] = node.workers[event.worker] = Worker(event, node, group)
         worker.open = not node.aside_until and not node.alone
+        node.idle += 1
         self._change(group, 1)
         self.list(worker)
 
@@ -226,6 +229,7 @@ class Pool:
         if worker is not None:
             del self.workers[name]
             del worker.node.workers[name]
+            worker.node.idle -= 1  # if it holds something, that is about to be released and counted
             self._forget_empty(worker.node)
         return worker
 
