@@ -1,0 +1,100 @@
+"""`mppobs simulate`: what it prints, writes and refuses. The figures are other tests' business."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mppobs.cli.main import run
+from mppobs.executor.sim.scenarios import SCENARIOS
+
+
+SLOW = pytest.mark.slow
+LONGER = sorted(set(SCENARIOS) - {"scheduler-outage"})
+
+
+def lines(text: str) -> list[dict[str, object]]:
+    """Return the JSON objects of some lines."""
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_sizes_are_compared(capsys: pytest.CaptureFixture[str]) -> None:
+    """One JSON object for each size: fewer workers are cheaper and later."""
+    assert run(["simulate", "--pipelines", "3", "--days", "1", "--workers", "8,64", "--json"]) == 0
+    small, large = lines(capsys.readouterr().out)
+
+    assert (small["workers"], large["workers"]) == (8, 64)
+    assert small["shards"] == large["shards"]
+    assert float(str(small["p95_seconds"])) > float(str(large["p95_seconds"]))
+    assert float(str(small["node_usd"])) < float(str(large["node_usd"]))
+
+
+def test_an_estate_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Journals, series, promises and a summary; and the promises pass the linter of SLOs."""
+    out = tmp_path / "estate"
+    assert run(["simulate", "--pipelines", "3", "--days", "1", "--out", str(out)]) == 0
+    shown = capsys.readouterr().out
+    summary = json.loads((out / "summary.json").read_text())
+
+    assert f"{summary['workers']}" in shown
+    assert {path.name for path in out.iterdir()} == {"journals", "metrics", "slo.yaml", "summary.json"}
+    assert [path.name for path in (out / "metrics").iterdir()] == ["day-01.om"]
+    assert run(["slo", "check", str(out / "slo.yaml")]) == 0
+
+
+def test_faults_come_from_a_file_and_from_the_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both are applied; comments and empty lines are not."""
+    file = tmp_path / "faults"
+    file.write_text("# a bad night\n\nretry-storm:severity=0.05,for=20h  # all day\n")
+    arguments = ["simulate", "--pipelines", "3", "--days", "1", "--json"]
+    assert run([*arguments]) == 0
+    assert run([*arguments, "--faults", str(file)]) == 0
+    assert run([*arguments, "--faults", str(file), "--fault", "runaway:severity=3"]) == 0
+    quiet, stormy, runaway = lines(capsys.readouterr().out)
+
+    assert quiet["retries"] == 0
+    assert int(str(stormy["retries"])) > 0
+    assert runaway["jobs"] == 3 * int(str(stormy["jobs"]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["--scenario", "cost-sped"], "did you mean 'cost-speed'?"),
+        (["--fault", "skwe"], "did you mean 'skew'?"),
+        (["--workers", "many"], "write whole numbers"),
+        (["--workers", "0"], "a cluster needs workers"),
+        (["--workers", "8,16", "--out", "x"], "one size of the cluster"),
+        (["--faults", "/nowhere/faults"], "cannot be read"),
+    ],
+)
+def test_what_has_no_meaning_is_refused(arguments: list[str], hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line, with the nearest right word, and the status 2."""
+    assert run(["simulate", *arguments]) == 2
+    assert hint in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_faulty_line_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The message says in which file and in which line."""
+    file = tmp_path / "faults"
+    file.write_text("skew\nskew:at=soon\n")
+
+    assert run(["simulate", "--faults", str(file)]) == 2
+    assert f"{file}, line 2: fault 'skew:at=soon'" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("name", ["scheduler-outage", *(pytest.param(name, marks=SLOW) for name in LONGER)])
+def test_a_scenario_prints_its_figures_and_timeline(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """For people as a table, with what must be; for machines as one object per figure and event."""
+    assert run(["simulate", "--scenario", name]) == 0
+    text = capsys.readouterr().out
+    assert run(["simulate", "--scenario", name, "--json"]) == 0
+    told = lines(capsys.readouterr().out)
+
+    assert "✗" not in text
+    assert "everything has ended" in text
+    assert all(each["scenario"] == name for each in told)
+    assert {"figure", "value", "unit", "target", "met"} < set(told[0])
+    assert told[-1]["event"] == "everything has ended"
