@@ -10,7 +10,6 @@ import pytest
 from mppobs.cli.main import run
 from mppobs.executor.sim.scenarios import SCENARIOS
 
-
 SLOW = pytest.mark.slow
 LONGER = sorted(set(SCENARIOS) - {"scheduler-outage"})
 
