@@ -324,6 +324,7 @@ class JobRun:
 
     def flush(self) -> None:
         """Write down what was decided. Raises `OSError`."""
+        self.records.flush()
         if self._log is not None:
             self._log.flush()
 

@@ -104,20 +104,22 @@ class DecisionLog:
     def __init__(self, path: Path) -> None:
         """Create the file. Raises `OSError`."""
         self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        self._waiting: list[bytes] = []
+        self._waiting: list[tuple[Any, ...]] = []
+        self._unwritten = b""
 
     def add(self, decision: Decision) -> None:
         """Keep a decision until `flush`."""
         # By its name and as a plain tuple: half the size and the time of a pickled class.
-        data = pickle.dumps((type(decision).__name__, *decision), pickle.HIGHEST_PROTOCOL)
-        self._waiting.append(_HEAD.pack(len(data), zlib.crc32(data)) + data)
+        self._waiting.append((type(decision).__name__, *decision))
 
     def flush(self) -> None:
-        """Write what waits. Raises `OSError`; what was not written is tried again with the next."""
+        """Write what waits, in one piece. Raises `OSError`; what was not written is tried again with the next."""
         if self._waiting:
-            data = b"".join(self._waiting)
-            written = os.write(self._handle, data)
-            self._waiting = [data[written:]] if written < len(data) else []
+            data = pickle.dumps(self._waiting, pickle.HIGHEST_PROTOCOL)
+            self._waiting = []
+            self._unwritten += _HEAD.pack(len(data), zlib.crc32(data)) + data
+        if self._unwritten:
+            self._unwritten = self._unwritten[os.write(self._handle, self._unwritten) :]
 
     def close(self) -> None:
         """Close the file. May be called twice."""
@@ -135,8 +137,8 @@ def read_decisions(path: Path) -> Iterator[Decision]:
         body = data[at + _HEAD.size : at + _HEAD.size + length]
         if len(body) < length or zlib.crc32(body) != check:
             return
-        name, *fields = pickle.loads(body)
-        yield _KINDS[name](*fields)
+        for name, *fields in pickle.loads(body):
+            yield _KINDS[name](*fields)
         at += _HEAD.size + length
 
 

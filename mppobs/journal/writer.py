@@ -118,9 +118,9 @@ class JournalWriter:
 
     # Records
 
-    def append(self, record: Record) -> None:
-        """Append any record but TEXT and CONTEXT, which are written where they are needed."""
-        self._turns.take(partial(self._append, (record,)))
+    def append(self, *records: Record) -> None:
+        """Append records, in one piece, of any kind but TEXT and CONTEXT, which are written where they are needed."""
+        self._turns.take(partial(self._append, records))
 
     def append_attempt(self, attempt: AttemptRecord, details: Sequence[DetailRecord] = ()) -> None:
         """Append an attempt that needs more than `write`: details, which go before it, or the name of an error."""
