@@ -81,14 +81,10 @@ def start(
     attempt._flags = flags
     attempt._monotonic = began = monotonic_ns()
     if cpu:
-        if place is None:
-            attempt._cpu = thread_time_ns()
-        elif (since := began - place.read_at) < CPU_READ_NS and place.thread == get_ident():
+        if place is not None and (since := began - place.read_at) < CPU_READ_NS and place.thread == get_ident():
             attempt._cpu = place.cpu + since
         else:
-            place.thread = get_ident()
-            attempt._cpu = place.cpu = thread_time_ns()
-            place.read_at = began
+            attempt._cpu = _read_cpu(place, began)
     return attempt
 
 
@@ -102,13 +98,10 @@ def succeed(attempt: Attempt) -> None:
     if flags & _NO_CPU:
         cpu = 1
     else:
-        if place is None:
-            reading = thread_time_ns()
-        elif (since := ended - place.read_at) < CPU_READ_NS:
+        if place is not None and (since := ended - place.read_at) < CPU_READ_NS:
             reading = place.cpu + since
         else:
-            reading = place.cpu = thread_time_ns()
-            place.read_at = ended
+            reading = _read_cpu(place, ended)
         cpu = reading - attempt._cpu + 1 if reading > attempt._cpu else 1
     wall = ended - attempt._monotonic + 1
     if attempt._extra is not None:
@@ -135,6 +128,14 @@ def succeed(attempt: Attempt) -> None:
             journal.free_slots.append(place)
         except ValueError:
             pass  # the journal was closed meanwhile, or is that of the parent of this process
+
+
+def _read_cpu(place: Place | None, now: int) -> int:
+    """Read the CPU time of this thread, and note it for the attempts that follow in the same slot."""
+    reading = thread_time_ns()
+    if place is not None:
+        place.thread, place.cpu, place.read_at = get_ident(), reading, now
+    return reading
 
 
 def fail(attempt: Attempt, error: BaseException) -> None:
