@@ -109,7 +109,8 @@ class Book:
         del stage.held[running.attempt]
         del worker.held[running]
         worker.node.held -= 1
-        worker.node.idle += not worker.held
+        if not worker.held:
+            self.pool.count_idle(worker.node, 1)
         self.running -= 1
         job.running -= 1
         self.tenants.count(job.tenant, -1)

@@ -121,7 +121,7 @@ class Stage:
         self.successes = 0
         """Since the limit was changed."""
         self.local: Local | None = None
-        self.sizes: Sequence[int] = ()
+        self.sizes = array("Q")
         self.mean_ns = 0.0
         self.durations = Sketch()
         self.paces = Sketch()
@@ -207,7 +207,7 @@ class Stage:
         for counts in self.counts.values():
             counts.extend(bytes(len(sizes)))
         if self.sizes:
-            self.sizes = array("Q", [*self.sizes, *sizes])
+            self.sizes.extend(sizes)
         if status != UNDECIDED:
             self.decided += len(sizes)
         return range(first, self.shards)

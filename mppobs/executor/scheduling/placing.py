@@ -130,7 +130,9 @@ class Placer:
         pool, nodes = self._book.pool, self._book.pool.nodes
         if local.looked == pool.frees:
             return None
-        for name in local.some_nodes(_DATA_TRIES):
+        # On a busy cluster few nodes have room, on an idle one any node with data has: look where there is less to see.
+        few = window == 1 and len(pool.idle_nodes) <= _DATA_TRIES
+        for name in list(pool.idle_nodes) if few else local.some_nodes(_DATA_TRIES):
             node = nodes.get(name)
             if node is not None and (node.idle or window > 1) and local.has(name):
                 for worker in node.workers.values():
@@ -265,7 +267,8 @@ class Placer:
         attempt = AttemptId(job.key, stage.index, shard, number)
         running = Running(attempt, stage, worker, speculative)
         stage.held[attempt] = running
-        worker.node.idle -= not worker.held
+        if not worker.held:
+            self._book.pool.count_idle(worker.node, -1)
         worker.held[running] = None
         worker.node.held += 1
         worker.group.list(worker)

@@ -118,6 +118,8 @@ class Pool:
         """Stages that waited for certain workers, of which one may have room now."""
         self.hoping: dict[Stage, list[Group] | None] = {}
         """Stages that wait for workers beside their data, with the groups that they may use, or `None` for all."""
+        self.idle_nodes: dict[str, None] = {}
+        """Nodes with workers that hold nothing."""
         self.kept = 0
         """Nodes that are kept, or in use, for attempts that need all of their memory."""
         self.all_groups: list[Group] = []
@@ -139,7 +141,7 @@ class Pool:
             self.all_groups = sorted(self._groups.values(), key=lambda each: (not each.spot, each.memory))
         worker = self.workers[event.worker] = node.workers[event.worker] = Worker(event, node, group)
         worker.open = not node.aside_until and not node.alone
-        node.idle += 1
+        self.count_idle(node, 1)
         self._change(group, 1)
         self.list(worker)
 
@@ -229,7 +231,7 @@ class Pool:
         if worker is not None:
             del self.workers[name]
             del worker.node.workers[name]
-            worker.node.idle -= 1  # if it holds something, that is about to be released and counted
+            self.count_idle(worker.node, -1)  # if it holds something, that is about to be released and counted
             self._forget_empty(worker.node)
         return worker
 
@@ -262,6 +264,14 @@ class Pool:
     def draining(self) -> int:
         """Return how many workers are to be taken away."""
         return sum(1 for worker in self.workers.values() if worker.draining)
+
+    def count_idle(self, node: Node, by: int) -> None:
+        """Count a worker of a node that holds nothing any more, or something."""
+        node.idle += by
+        if node.idle <= 0:
+            self.idle_nodes.pop(node.name, None)
+        elif node.idle == by:
+            self.idle_nodes[node.name] = None
 
     def _forget_empty(self, node: Node) -> None:
         """Forget a node without workers, but not that it is set aside: others may come up there."""
