@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from mppobs.clock import Clock
-from mppobs.executor.attempt import AttemptOrder, Input, Report, StageOrder
+from mppobs.executor.attempt import AttemptOrder, Report, StageOrder
 from mppobs.executor.decisions import (
     Committed,
     Decision,
@@ -30,12 +30,13 @@ from mppobs.executor.events import AttemptId, JobEnded, JobSubmitted, ShardSplit
 from mppobs.executor.exchange import ExchangeError, Output
 from mppobs.executor.faults import ArmedFault
 from mppobs.executor.files import open_files
+from mppobs.executor.orders import Orders
 from mppobs.executor.plan import Plan, resolve
 from mppobs.executor.policies import retry_budget
 from mppobs.executor.records import JobRecords
 from mppobs.executor.result import Progress, ShardFailure, StageProgress
 from mppobs.executor.stages import Part, StageRun, cut
-from mppobs.model import AttemptOutcome, JobOutcome, Reason, ShardOutcome, Tier
+from mppobs.model import AttemptOutcome, JobOutcome, Reason, ShardOutcome
 
 _MOST_FAILURES: Final = 100
 
@@ -75,10 +76,11 @@ class JobRun:
         """What the shards of the last stage returned, pickled, by position; tables are not in it."""
         self.root = root
         self._clock = clock
-        self._fence = fence
         self._log = log
-        self._faults = tuple(faults)
-        self._orders: dict[int, StageOrder] = {}
+        context = records.context
+        self._orders = Orders(
+            plan, self.stages, job_id=context.job_id, context=records.carrier, root=root, fence=fence, faults=faults
+        )
         self._reports: dict[tuple[int, int], Report] = {}
         self._speculative: set[AttemptId] = set()
         self._decided: set[tuple[int, int]] = set()
@@ -112,7 +114,7 @@ class JobRun:
             plan.retry_share if left is None else 0.0,
             plan.retry_floor if left is None else left,
             tenant=self.records.context.tenant,
-            tier=plan.tier or Tier.STANDARD,
+            tier=self.records.context.tier,
             deadline_ns=self.began_ns + int(plan.deadline * 1e9) if plan.deadline else 0,
             committed=self._done,
             cap=plan.cap,
@@ -127,7 +129,6 @@ class JobRun:
     def open(self, index: int) -> tuple[array[int], Sequence[str | None]]:
         """Return input sizes and preferred nodes of a stage's shards, now that everything it reads is there."""
         run = self.stages[index]
-        self._orders.pop(index, None)
         reads = run.stage.reads
         if not run.opened:
             run.opened = True
@@ -154,7 +155,9 @@ class JobRun:
     def split(self, action: Split) -> ShardSplit:
         """Replace a shard by smaller ones, if that can be done, and return what the scheduler is to know of it."""
         run = self.stages[action.stage]
-        parts = self._cut(run, action.shard, action.parts)
+        # Who reads it has been told which shards there are.
+        is_read = any(run.stage.name in other.stage.reads and other.opened for other in self.stages)
+        parts = [] if is_read else self._cut(run, action.shard, action.parts)
         if not parts:
             return ShardSplit(self.key, action.stage, action.shard)
         self._decide(Replaced(action.stage, action.shard, tuple(parts)))
@@ -164,21 +167,17 @@ class JobRun:
 
     def _cut(self, run: StageRun, shard: int, parts: int) -> list[Part]:
         """Return what may replace a shard; nothing where it cannot be cut."""
-        if run.stage.split:
-            given = {**run.stage.arguments, **(run.arguments(shard) or {})}
-            try:
-                pieces = [dict(piece) for piece in resolve(run.stage.split)(given, parts)]
-            except Exception as error:  # the plan's own code: the shard runs whole, and the result says why
-                self._note(run, shard, f"{run.stage.split} failed: {error!r}")
-                return []
-            return cut(run, shard, len(pieces), pieces) if len(pieces) > 1 else []
-        old = run.parts.get(shard)
-        sources = len(self._divided(run).positions()) // (1 if old is None else old.portion.of)
-        return cut(run, shard, min(parts, sources), None) if min(parts, sources) > 1 else []
-
-    def _divided(self, run: StageRun) -> StageRun:
-        """Return the stage whose output the parts of a split shard share out among them: the first that it reads."""
-        return self.stages[self.plan.index(run.stage.reads[0])]
+        if not run.stage.split:
+            # The first stage that it reads is what its parts share out among them.
+            sources = len(self.stages[self.plan.index(run.stage.reads[0])].positions())
+            return cut(run, shard, min(parts, sources // run.portion(shard).of), None)
+        given = {**run.stage.arguments, **(run.arguments(shard) or {})}
+        try:
+            pieces = [dict(piece) for piece in resolve(run.stage.split)(given, parts)]
+        except Exception as error:  # the plan's own code: the shard runs whole, and the result says why
+            self._note(run, shard, f"{run.stage.split} failed: {error!r}")
+            return []
+        return cut(run, shard, len(pieces), pieces)
 
     def _note(self, run: StageRun, shard: int, message: str) -> None:
         if len(self.failures) < _MOST_FAILURES:
@@ -188,21 +187,12 @@ class JobRun:
 
     def order(self, attempt: AttemptId, speculative: bool) -> tuple[StageOrder, AttemptOrder]:
         """Return what a worker needs for an attempt that it is given now."""
-        index, shard = attempt.stage, attempt.shard
-        stage = self._orders.get(index) or self._order(index)
-        run = self.stages[index]
-        number = self.number(attempt)
+        index, shard, number = attempt.stage, attempt.shard, self.number(attempt)
         if speculative:
             self._speculative.add(attempt)
         if self._log is not None:
             self._log.add(Dispatched(index, shard, number, speculative))
-        assigned_ns = self._clock.time_ns()
-        part = run.parts.get(shard)
-        if part is None and run.stage.shards is None:
-            return stage, AttemptOrder(shard, shard, number, None, assigned_ns, speculative=speculative)
-        name, arguments = run.name(shard), run.arguments(shard)
-        order = AttemptOrder(shard, name, number, arguments, assigned_ns, speculative=speculative)
-        return stage, order if part is None else order._replace(partition=part.partition, portion=part.portion)
+        return self._orders.attempt(index, shard, number, self._clock.time_ns(), speculative=speculative)
 
     def started(self, attempt: AttemptId, worker: str, start_ns: int) -> None:
         """Take in that a worker has begun an attempt."""
@@ -383,36 +373,6 @@ class JobRun:
                 run.stage.name, run.name(shard), output.attempt, ShardOutcome.COMMITTED,
                 first_start_ns=run.first_starts[shard], output_bytes=output.size, output_rows=output.rows,
             )  # fmt: skip
-
-    # Orders
-
-    def _order(self, index: int) -> StageOrder:
-        """Return what all attempts of a stage are told, once all that it reads is known."""
-        plan, run = self.plan, self.stages[index]
-        stage = run.stage
-        inputs = {}
-        for name in stage.reads:
-            source = self.stages[plan.index(name)]
-            whole = stage.shards is not None
-            inputs[name] = Input(source.index, source.positions(), whole, not stage.split and name == stage.reads[0])
-        order = self._orders[index] = StageOrder(
-            job_id=self.records.context.job_id,
-            root=self.root,
-            index=index,
-            name=stage.name,
-            task=stage.task,
-            combiner=stage.combiner,
-            arguments=dict(stage.arguments),
-            inputs=inputs,
-            exchanged=run.read_by_later,
-            partition_by=stage.partition_by,
-            partitions=stage.partitions,
-            compression=plan.compression,
-            context=self.records.carrier,
-            faults=self._faults,
-            fence=self._fence,
-        )
-        return order
 
 
 def ended_early(old: Recovered) -> JobEnded | None:

@@ -71,6 +71,11 @@ class StageRun:
             return part.arguments
         return self.stage.shards[shard].arguments if self.stage.shards is not None else None
 
+    def portion(self, shard: int) -> Portion:
+        """Return what the shard at a position reads of its sources."""
+        part = self.parts.get(shard)
+        return WHOLE if part is None else part.portion
+
     def positions(self) -> Sequence[int]:
         """Return the positions whose output counts, in the order of the plan; parts stand where their parent stood."""
         if not self.replaced:
@@ -157,6 +162,8 @@ def cut(run: StageRun, shard: int, count: int, arguments: Sequence[Mapping[str, 
     """
     Return the shards that may replace one: with a share of its input each, or with arguments of their own.
 
+    None at all where that would be fewer than two.
+
     >>> from mppobs.executor.plan import ShardPlan
     >>> stage = Stage("map", "a:b", (ShardPlan("x", input_bytes=10),))
     >>> [part.name for part in cut(StageRun(Plan("p", (stage,)), 0), 0, 2, [{"from": 0}, {"from": 5}])]
@@ -164,9 +171,11 @@ def cut(run: StageRun, shard: int, count: int, arguments: Sequence[Mapping[str, 
     """
     old = run.parts.get(shard)
     partition = shard if old is None else old.partition
-    portion = WHOLE if old is None or arguments is not None else old.portion
-    size = run.input_sizes[shard] // count
-    parts = []
+    portion = run.portion(shard)
+    size = run.input_sizes[shard] // max(count, 1)
+    parts: list[Part] = []
+    if count < 2:
+        return parts
     for number, name in enumerate(run.child_names(shard, count)):
         own = Portion(portion.number + number * portion.of, portion.of * count) if arguments is None else WHOLE
         parts.append(Part(name, partition, own, None if arguments is None else arguments[number], size))
