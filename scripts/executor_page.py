@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 from typing import Final
@@ -47,7 +46,9 @@ def effects() -> str:
 def page(text: str) -> str:
     """Return the page with its tables as they should be."""
     for name, table in (("faults", faults()), ("effects", effects())):
-        text = re.sub(rf"(?s)(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", lambda m, t=table: m[1] + t + m[2], text)
+        before, begin, rest = text.partition(f"<!-- {name} -->\n")
+        _, end, after = rest.partition(f"\n<!-- /{name} -->")
+        text = before + begin + table + end + after
     return text
 
 

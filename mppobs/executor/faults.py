@@ -170,7 +170,8 @@ class Fault:
     """How bad, in the unit of its kind (`About.means`); 0 in the constructor: the kind's own."""
     target: str = ""
     """
-    A stage, `stage/shard`, a worker, a node or a zone, as its kind has use for. Empty: any stage, some node or zone.
+    A stage, `stage/shard`, a worker, a node or a zone, as its kind has use for; in simulations also a pipeline, and a
+    tenant for more jobs. Empty: any stage, some node or zone.
     """
 
     def __post_init__(self) -> None:

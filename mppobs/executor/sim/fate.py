@@ -39,6 +39,7 @@ class Demand(NamedTuple):
     """Attempts of the shard under earlier coordinators."""
     plain: bool = False
     """Whether it takes nothing but time."""
+    pipeline: str = ""
 
 
 class Site(NamedTuple):
@@ -100,7 +101,7 @@ def _under(fate: Fate, fault: Fault, seed: int, demand: Demand, number: int, sit
     aim = fault.target
     if fault.kind is FaultKind.SLOW_NODE:
         return _longer(fate, fault.severity) if site.node == (aim or "node-1") else fate
-    if aim and aim not in (demand.stage_name, f"{demand.stage_name}/{demand.root}"):
+    if aim and aim not in (demand.stage_name, f"{demand.stage_name}/{demand.root}", demand.pipeline):
         return fate
     if fate.outcome is not AttemptOutcome.SUCCESS:
         return fate
@@ -126,16 +127,18 @@ def _under(fate: Fate, fault: Fault, seed: int, demand: Demand, number: int, sit
     return fate
 
 
-def skewed_sizes(sizes: Sequence[int], stage: str, faults: Sequence[Fault]) -> list[int]:
+def skewed_sizes(sizes: Sequence[int], names: Sequence[str], faults: Sequence[Fault]) -> list[int]:
     """
     Return the sizes of a stage's shards under the skew that is on: one key in so many has far more rows.
 
-    >>> skewed_sizes([10, 10, 10], "map", [Fault(FaultKind.SKEW, severity=8)])
+    A skew may be aimed at any of the stage's names: its own, its pipeline's.
+
+    >>> skewed_sizes([10, 10, 10], ["map"], [Fault(FaultKind.SKEW, severity=8)])
     [80, 10, 10]
     """
     out = list(sizes)
     for fault in faults:
-        if fault.kind is FaultKind.SKEW and fault.target in ("", stage):
+        if fault.kind is FaultKind.SKEW and fault.target in ("", *names):
             for position in range(0, len(out), SKEWED_EVERY):
                 out[position] = int(out[position] * fault.severity)
     return out

@@ -107,4 +107,5 @@ class JobState:
             self.number, attempt.stage, shard, model.name, model.seconds * ratio, model.sigma,
             int(model.memory_bytes * ratio), int(model.shuffle_bytes * ratio), model.requests, stage.roots[shard],
             stage.offsets.get(shard, 0) if stage.offsets else 0, stage.plain,
+            self.model.pipeline,
         )  # fmt: skip

@@ -303,7 +303,7 @@ class Simulation:
         job, index = self._open[action.job], action.stage
         stage = job.stages[index]
         sizes = stage.model.sizes(self._seed, job.number, index)
-        stage.open(skewed_sizes(sizes, stage.model.name, self.world.faults))
+        stage.open(skewed_sizes(sizes, (stage.model.name, job.model.pipeline), self.world.faults))
         self._observer.opened(job, index, self.world.now_ns)
         self._todo.append(StageOpened(action.job, index, stage.sizes))
 
