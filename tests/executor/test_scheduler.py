@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
 
 import pytest
 
@@ -34,7 +33,6 @@ from mppobs.executor.scheduler import Scheduler
 from mppobs.model import AttemptOutcome, JobOutcome, Reason
 from tests.executor.fates import Chances, Machines
 from tests.executor.world import World
-from tests.executor.worlds import random_world
 
 SECOND = 1_000_000_000
 
@@ -58,48 +56,6 @@ def tell(made: Scheduler, now: int, *events: Event) -> list[Action]:
 
 def job(shards: int, limits: Limits | None = None, **values: object) -> JobSubmitted:
     return JobSubmitted("j", (StageSpec(shards, (), limits or Limits()),), **values)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("first", range(0, 400, 50))
-def test_it_keeps_its_promises_in_any_world(first: int) -> None:
-    """Every shard is committed once or given up, no worker gets too much, and every job ends, whatever goes wrong."""
-    for seed in range(first, first + 50):
-        try:
-            random_world(seed).run()
-        except BaseException as error:
-            error.add_note(f"in the world of seed {seed}")
-            raise
-
-
-@pytest.mark.slow
-def test_it_keeps_its_promises_in_many_worlds() -> None:
-    """The same as above over more seeds than anyone has patience for."""
-    for seed in range(1000, 6000):
-        random_world(seed).run()
-
-
-def test_the_worlds_are_worth_it() -> None:
-    """The random worlds do contain what can go wrong: every outcome, lost workers, timeouts, late successes."""
-    ends: Counter[JobOutcome] = Counter()
-    kinds: Counter[type] = Counter()
-    reasons: Counter[Reason] = Counter()
-    for seed in range(150):
-        world = random_world(seed)
-        world.run()
-        ends.update(book.ended.outcome for book in world.books.values() if book.ended)
-        kinds.update(type(action) for action in world.log)
-        reasons.update(action.reason for action in world.log if isinstance(action, ShardFailed))
-    assert set(ends) == set(JobOutcome)
-    assert min(kinds[kind] for kind in (Commit, ShardFailed, Stop, Submit, WaitUntil)) > 50
-    assert {Reason.RETRIES_EXHAUSTED, Reason.WORKER_LOST, Reason.DEADLINE, Reason.EXCEPTION} <= set(reasons)
-
-
-def test_the_same_seed_gives_the_same_decisions() -> None:
-    """Two schedulers that see the same events decide the same, to the last wait."""
-    first, second = random_world(7), random_world(7)
-    first.run()
-    second.run()
-    assert first.log == second.log
 
 
 def test_without_trouble_every_shard_takes_one_attempt() -> None:

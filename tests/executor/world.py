@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import random
+from collections import Counter
 from collections.abc import Iterator
 
 from mppobs.executor.events import (
@@ -58,6 +59,8 @@ class World:
         self.observer = Observer(policy)
         self.scheduler = Scheduler(random.Random(seed + 1), policy)
         self.log: list[Action] = []
+        self.told: Counter[type] = Counter()
+        """Events, by kind."""
         self.now = 0
         self.crashes = 0
         self._seed = seed
@@ -91,6 +94,7 @@ class World:
             if life not in (0, self.observer.life + 1):
                 continue
             for fact in self._happens(event, worker):
+                self.told[type(fact)] += 1
                 for action in self.scheduler.on(fact, self.now):
                     self.log.append(action)
                     self._do(action)
