@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Final
 
+from mppobs.catalog.foresight import Weight
 from mppobs.model import StragglerCause
 from mppobs.render.expressions import (
     CHECKPOINT_SECONDS,
@@ -68,6 +69,8 @@ class Case:
     """Seconds into the test at which the condition holds."""
     sharp: bool = True
     """Whether it did not hold an evaluation earlier; rates have no such instant."""
+    ticket: bool = False
+    """Whether it opens a ticket for a critical pipeline too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +132,8 @@ def _cost(usual: Number, surge: Number) -> tuple[Line, ...]:
     return (Line("mpp_cost_usd_total", {**WHERE, "kind": "cpu"}, 1000, ((usual, 7 * 48), (surge, 0))),)
 
 
-def _finish(late: int) -> tuple[Line, ...]:
-    return (
-        _flat("mpp_run_predicted_finish_timestamp_seconds", 5000 + late, _RUN),
-        _flat("mpp_run_deadline_timestamp_seconds", 5000, _RUN),
-    )
+def _late(kind: Weight) -> tuple[Line, ...]:
+    return (_flat("mpp_run_predicted_late_seconds", 90, _RUN, kind=kind),)
 
 
 def _ended(state: str, tier: str) -> tuple[Line, ...]:
@@ -168,7 +168,8 @@ _CAUSES: Final[Mapping[str, Cause]] = {
              TAIL_RATIO + Fraction(1, 10)),
         Case("a straggler with more to do",
              (_flat("mpp_stragglers_current", 2, cause=StragglerCause.SKEW),
-              _flat("mpp_straggler_seconds", 900, _STAGE, job_id="n-17", shard_id="7", rank="1")),
+              _flat("mpp_straggler_seconds", 900, _STAGE, job_id="n-17", shard_id="7", rank="1",
+                    cause=StragglerCause.SKEW)),
              True, _STAGE, 2),
         Case("a straggler that is not among the worst",
              (_flat("mpp_stragglers_current", 1, cause=StragglerCause.SKEW),), True, WHERE, 1),
@@ -176,7 +177,8 @@ _CAUSES: Final[Mapping[str, Cause]] = {
         Case("a long tail that holds nobody up", _tail(TAIL_RATIO + 1, Fraction(50, 100))),
         Case("a straggler for another cause",
              (_flat("mpp_stragglers_current", 2, cause=StragglerCause.SLOW_NODE),
-              _flat("mpp_straggler_seconds", 900, _STAGE, job_id="n-17", shard_id="7", rank="1"))),
+              _flat("mpp_straggler_seconds", 900, _STAGE, job_id="n-17", shard_id="7", rank="1",
+                    cause=StragglerCause.SLOW_NODE))),
     )),
     "MppShuffleOverload": _rate(
         "mpp_network_errors_total", NETWORK_ERRORS_PER_SECOND, "failed transfers", kind="unspecified"),
@@ -229,8 +231,11 @@ _CAUSES: Final[Mapping[str, Cause]] = {
         Case("more of a trifle", _cost(Fraction(1, 1000), Fraction(_SURGED, 1000))),
     ), 1800),
     "MppDeadlineAtRisk": Cause((
-        Case("a finish after the deadline", _finish(90), True, _RUN, 90),
-        Case("a finish just in time", _finish(0)),
+        Case("a finish after the deadline", _late(Weight.CHARGE), True, _RUN, 90),
+        Case("a finish that is feared to be late", _late(Weight.WARNING), True, _RUN, 90, ticket=True),
+        Case("a finish just in time",
+             (_flat("mpp_run_predicted_finish_timestamp_seconds", 5000, _RUN),
+              _flat("mpp_run_deadline_timestamp_seconds", 5000, _RUN))),
     )),
     "MppCriticalJobFailed": Cause((
         _failed("failure"),

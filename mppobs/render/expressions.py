@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Final
 
-from mppobs.model import Tier
+from mppobs.catalog.foresight import Weight
+from mppobs.model import StragglerCause, Tier
 from mppobs.render.promql import (
     Durations,
     Expr,
@@ -63,13 +64,13 @@ def _skew(durations: Durations, job: str) -> Expr:
     """
     A stage whose tail is long and idle; else stragglers, now, that are slow because they have more to do.
 
-    Stragglers are counted by pipeline; the stages are those of the worst ones, where these are shown.
+    Stragglers are counted by pipeline; the stages are those of the worst ones, where these are among the shown.
     """
     tail = metric("mpp_tail_ratio") > number(TAIL_RATIO)
     idle = metric("mpp_skew_idle_ratio") > _percent(50)
     ended = max_by(STAGE, all_of(tail, idle, on=STAGE))
-    running = max_by(PIPELINE, metric("mpp_stragglers_current", cause="skew")) > number(0)
-    stages = max_by(STAGE, metric("mpp_straggler_seconds")) * number(0)
+    running = max_by(PIPELINE, metric("mpp_stragglers_current", cause=StragglerCause.SKEW.value)) > number(0)
+    stages = max_by(STAGE, metric("mpp_straggler_seconds", cause=StragglerCause.SKEW.value)) * number(0)
     staged = binary(stages, "+", running, Match(on=PIPELINE, group_left=()))
     return ended | binary(staged, "or", running, Match(on=PIPELINE))
 
@@ -125,9 +126,15 @@ def _cost(durations: Durations, job: str) -> Expr:
 
 
 def _deadline(durations: Durations, job: str) -> Expr:
-    finish = max_by(RUN, metric("mpp_run_predicted_finish_timestamp_seconds"))
-    late = finish - max_by(RUN, metric("mpp_run_deadline_timestamp_seconds"))
-    return late > number(0)
+    return max_by(RUN, metric("mpp_run_predicted_late_seconds"))
+
+
+def _surely_late(durations: Durations, job: str) -> Expr:
+    return max_by(RUN, metric("mpp_run_predicted_late_seconds", kind=Weight.CHARGE.value))
+
+
+def _perhaps_late(durations: Durations, job: str) -> Expr:
+    return max_by(RUN, metric("mpp_run_predicted_late_seconds", kind=Weight.WARNING.value))
 
 
 def _critical_failed(durations: Durations, job: str) -> Expr:
@@ -189,6 +196,13 @@ CONDITIONS: Final[Mapping[str, Builder]] = {
 }
 """Every alert but `MppSloBurn`, whose legs are computed in `mppobs.render.rules`."""
 
+
+CRITICAL: Final[Mapping[str, tuple[Builder, Builder]]] = {"MppDeadlineAtRisk": (_surely_late, _perhaps_late)}
+"""
+What pages for a critical pipeline, and what is a ticket for it too, where that is not the whole condition.
+
+A prediction pages once the pipeline's predictions have proved right often enough.
+"""
 
 BY_PIPELINE: Final = frozenset({
     "MppPartitionSkew", "MppShuffleOverload", "MppStorageThrottled", "MppCoordinatorDown", "MppRetryStorm",

@@ -78,7 +78,7 @@ def _file(rules: Sequence[Alerting], cause: Cause, settings: RuleSettings) -> Pl
         "rule_files": [f"../rules/{alert.group}.yaml"],
         "evaluation_interval": seconds(cause.step),
         "tests": [
-            _test(case, rule, tier, cause.step, last, settings)
+            _test(case, _of(rules, alert.severity) if case.ticket else rule, tier, cause.step, last, settings)
             for rule, tier in _variants(rules)
             for case in cause.cases
         ],
@@ -92,7 +92,12 @@ def _variants(rules: Sequence[Alerting]) -> Iterator[tuple[Alerting, Tier]]:
     if alert.critical_severity is not None:
         wanted[alert.critical_severity] = Tier.CRITICAL
     for severity, tier in wanted.items():
-        yield next(rule for rule in rules if rule.severity is severity), tier
+        yield _of(rules, severity), tier
+
+
+def _of(rules: Sequence[Alerting], severity: Severity) -> Alerting:
+    """Return the rule of a severity."""
+    return next(rule for rule in rules if rule.severity is severity)
 
 
 def _firing_at(case: Case, alert: Alert, step: int) -> int:

@@ -15,7 +15,7 @@ from typing import Final
 
 from mppobs.catalog.alerts import ALERTS, BY_NAME, Alert
 from mppobs.model import Severity, Tier
-from mppobs.render.expressions import BY_PIPELINE, CONDITIONS, INSTANCE_LABELS, with_owner
+from mppobs.render.expressions import BY_PIPELINE, CONDITIONS, CRITICAL, INSTANCE_LABELS, with_owner
 from mppobs.render.promql import (
     Durations,
     Expr,
@@ -213,5 +213,9 @@ def _by_severity(alert: Alert, settings: RuleSettings) -> Iterator[Alerting]:
     elif alert.critical_severity is None:
         yield Alerting(alert, with_owner(expr), alert.severity)
     else:
+        rest = with_owner(expr, (Tier.STANDARD, Tier.BESTEFFORT))
+        if alert.name in CRITICAL:
+            sure, unsure = (build(settings.durations, settings.job) for build in CRITICAL[alert.name])
+            expr, rest = sure, rest | with_owner(unsure, (Tier.CRITICAL,))
         yield Alerting(alert, with_owner(expr, (Tier.CRITICAL,)), alert.critical_severity)
-        yield Alerting(alert, with_owner(expr, (Tier.STANDARD, Tier.BESTEFFORT)), alert.severity)
+        yield Alerting(alert, rest, alert.severity)

@@ -151,9 +151,8 @@ def work(zero: float) -> Iterator[Series]:
         labels = at(cluster, pipeline, job_id=job, owner=pipeline, tier="critical", state=state)
         return Series("mpp_run_info", labels, while_(begin, constant(1)))
 
-    def late(where: dict[str, str]) -> list[Series]:
-        names = ("mpp_run_predicted_finish_timestamp_seconds", "mpp_run_deadline_timestamp_seconds")
-        return [Series(name, where, while_(later, constant(zero + 90 - 30 * i))) for i, name in enumerate(names)]
+    def late(where: dict[str, str]) -> Series:
+        return Series("mpp_run_predicted_late_seconds", {**where, "kind": "charge"}, while_(later, constant(30)))
 
     # Nodes are lost, and what comes of it: retries, failed transfers.
     lost = at("lost", "shaken", stage="map")
@@ -174,11 +173,11 @@ def work(zero: float) -> Iterator[Series]:
         yield Series("mpp_jobs_current", {**silent, "state": "running"}, while_(begin, constant(1)))
         heartbeat = "mpp_coordinator_heartbeat_timestamp_seconds"
         yield Series(heartbeat, silent, while_(begin, constant(begin - 60)))
-        yield from late({**silent, "job_id": "s-1"})
+        yield late({**silent, "job_id": "s-1"})
     # Two runs of one pipeline fail; both would have been late.
     for job in ("f-1", "f-2"):
         yield run_of("jobs", "failing", job, "failure")
-        yield from late(at("jobs", "failing", job_id=job))
+        yield late(at("jobs", "failing", job_id=job))
     yield info("jobs", "failing", "failing")
     # A pipeline that has become dear: its money is `spent`.
     yield info("costs", "dear", "dear", "standard")
