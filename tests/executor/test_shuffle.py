@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -35,6 +36,20 @@ def test_partitions_are_what_the_hash_says(tmp_path: Path, compression: str) -> 
         table, size = read_partition(tmp_path / "x", partition)
         assert table == TABLE.filter(pa.array(ids == partition))
         assert size == output.sizes[partition]
+
+
+@pytest.mark.parametrize("partitions", [2, 7, 200])
+def test_large_tables_are_cut_a_batch_at_a_time(tmp_path: Path, partitions: int) -> None:
+    """What is too large to be there twice is partitioned as what is not: whole, in order, empty partitions included."""
+    rows = 300_000
+    keys = [row % 3 if row < rows // 2 else row for row in range(rows)]
+    table = pa.table({"k": pa.chunked_array([keys[:1000], keys[1000:]]), "v": list(range(rows))})
+    write(tmp_path / "x", table, partitions)
+    ids = partition_ids(table, ["k"], partitions)
+    for partition in {0, 1, partitions // 2, partitions - 1}:
+        found, _ = read_partition(tmp_path / "x", partition)
+        assert found["v"].to_pylist() == np.flatnonzero(ids == partition).tolist()
+    assert read_everything(tmp_path / "x")[0].num_rows == rows
 
 
 def test_sizes_are_exact(tmp_path: Path) -> None:
