@@ -141,7 +141,7 @@ def takeover(*, standby: bool) -> Outcome:
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as coordinator:
             _wait_for_job(Path(directory), coordinator)
             if standby:
-                with Executor(workers=_WORKERS, directory=directory, lease=2.0) as executor:
+                with Executor(workers=_WORKERS, directory=directory, lease=30.0) as executor:
                     handle = executor.stand_by(timeout=_PATIENCE)
                     result = handle.result() if handle is not None else None
             else:
@@ -155,7 +155,7 @@ def takeover(*, standby: bool) -> Outcome:
 def doomed(directory: str) -> None:
     """Run the job of `takeover` as the coordinator that is killed."""
     made = make_backend(BackendSpec(workers=_WORKERS, faults=parse_faults([f"coordinator:at={_KILLED_AT}"])))
-    with Executor(backend=made.backend, directory=directory, clock=made.clock, lease=2.0) as executor:
+    with Executor(backend=made.backend, directory=directory, clock=made.clock, lease=30.0) as executor:
         executor.run(job(80))
 
 
