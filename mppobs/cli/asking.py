@@ -133,7 +133,8 @@ class Reader:
             yield target, [_series(target, each) for each in found]
 
     def _shown(self, panel: Json, variables: Mapping[str, Chosen]) -> Shown:
-        return Shown(panel, [each for _, series in self.answers(panel, variables) for each in series])
+        found = [each for _, series in self.answers(panel, variables) for each in series]
+        return Shown(panel, found, self._stepped(panel).step)
 
     def _stepped(self, panel: Json) -> Window:
         """Return the window with the step that the panel wants at the least."""

@@ -44,7 +44,7 @@ from mppobs.slo.windows import DAY, HOUR
 
 _S: Final = Scope()
 _WEEK: Final = 7
-_ABOUT: Final = ("pipeline", "kind")
+_ABOUT: Final = ("pipeline",)
 _COST: Final = _S("mpp_cost_usd_total")
 _WASTE: Final = _S("mpp_cost_usd_total", kind="~" + "|".join(kind for kind in CostKind if kind != CostKind.USEFUL))
 _BUDGET: Final = Steps((0, AMBER), (0.25, GREEN), base=RED)
@@ -112,7 +112,6 @@ def _promises() -> Section:
             columns=(
                 Column("slo", "Promise", links=[link]),
                 Column("pipeline", "Pipeline", width=150),
-                Column("kind", "About", width=120),
                 Column("Value #A", "Objective", SHARE, 100, decimals=2),
                 Column("Value #B", "Kept", SHARE, 90, decimals=2),
                 Column("Value #C", "Budget left", SHARE, 170, 0, _BUDGET, "gauge", (0, 1)),

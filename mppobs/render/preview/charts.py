@@ -73,7 +73,7 @@ def _draw_all(
     axes: Axes, series: Sequence[Series], fields: Sequence[Mapping[str, Any]], colours: Sequence[str], window: Window
 ) -> None:
     """Draw every series, each on top of those before where they are stacked."""
-    grid = np.arange(window.start, window.end + window.step / 2, window.step)
+    grid = _grid(window, series)
     floor = np.zeros(len(grid))
     for each, field, colour_ in zip(series, fields, colours, strict=True):
         custom = field["custom"]
@@ -93,6 +93,13 @@ def _draw_all(
         axes.plot(grid[alone], top[alone], ".", color=colour_, markersize=3)
         if fill:
             axes.fill_between(grid, base, top, color=colour_, alpha=fill, linewidth=0)
+
+
+def _grid(window: Window, series: Sequence[Series]) -> Any:
+    """Return the moments at which there are points: a step apart, in line with those of the answers."""
+    first = min((each.times[0] for each in series if len(each.times)), default=window.start)
+    start = window.start + (first - window.start) % window.step
+    return np.arange(start, window.end + window.step / 2, window.step)
 
 
 def _on_grid(series: Series, grid: Any, step: float) -> Any:
@@ -200,7 +207,7 @@ def draw_heatmap(sheet: Sheet, shown: Shown, area: Area, window: Window) -> None
     axes = sheet.axes(x + left, y + 4, width - left - 10, height - _BOTTOM - 6)
     axes.grid(visible=False)
     ladder = sorted(shown.series, key=lambda each: float(each.labels.get("le", "inf").replace("+Inf", "inf")))
-    grid = np.arange(window.start, window.end + window.step / 2, window.step)
+    grid = _grid(window, ladder)
     unit = shown.panel["options"]["yAxis"].get("unit", "short")
     if ladder:
         cumulative = np.array([np.nan_to_num(_on_grid(each, grid, window.step)) for each in ladder])

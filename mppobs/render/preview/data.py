@@ -51,6 +51,8 @@ class Shown:
 
     panel: Json
     series: Sequence[Series] = ()
+    step: float = 0.0
+    """Seconds between two points, where the panel wants them further apart than the page."""
 
     @property
     def kind(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -83,9 +84,10 @@ def _draw_panel(sheet: Sheet, page: Page, shown: Shown) -> None:
     sheet.box(x, y, width, height, PANEL, BORDER)
     sheet.text(x + 10, y + 16, shown.panel["title"], size=9.5, bold=True, room=width - 20)
     area = (x + 2, y + _TITLE, width - 4, height - _TITLE - 4)
+    window = replace(page.window, step=shown.step or page.window.step)
     match shown.kind:
         case "timeseries":
-            draw_timeseries(sheet, shown, area, page.window, page.marks)
+            draw_timeseries(sheet, shown, area, window, page.marks)
         case "table":
             draw_table(sheet, shown, area)
         case "stat":
@@ -93,8 +95,8 @@ def _draw_panel(sheet: Sheet, page: Page, shown: Shown) -> None:
         case "bargauge":
             draw_bars(sheet, shown, area)
         case "heatmap":
-            draw_heatmap(sheet, shown, area, page.window)
+            draw_heatmap(sheet, shown, area, window)
         case "state-timeline":
-            draw_timeline(sheet, shown, area, page.window)
+            draw_timeline(sheet, shown, area, window)
         case other:
             sheet.text(x + 12, y + height / 2, f"a panel of kind {other} is not drawn here", fill=FAINT)

@@ -26,7 +26,7 @@ from mppobs.render.dashboards.sources import SOURCES, dashboards
 from mppobs.render.preview.data import Series, Shown
 from mppobs.render.preview.page import draw
 from mppobs.render.preview.tables import grid_of
-from tests.render.dashboards.estate import estate
+from tests.render.dashboards.estate import EVERYTHING, SPEC, estate
 from tests.servers import wait_until
 
 BOOKS: Final[dict[str, dict[str, Any]]] = {
@@ -51,7 +51,7 @@ class Seen:
 def looked_at(directory: Path) -> Iterator[Seen]:
     """Run the demo's queries and the troubled pipeline under an estate, until both are through."""
     with ExitStack() as stack:
-        running = stack.enter_context(estate(directory, interval=f"{SCRAPE:g}s"))
+        running = stack.enter_context(estate(directory, interval=f"{SCRAPE:g}s", spec=SPEC + EVERYTHING))
         began = time.time()
         names = ("everything", "demo")
         night = "tests.render.dashboards.night"
