@@ -89,28 +89,8 @@ class Loop:
         self._held: dict[str, dict[AttemptId, None]] = {}
         self._stops: dict[AttemptId, AttemptOutcome] = {}
         self._wake_ns = _NEVER
-        self._news: dict[type, Callable[[Any], None]] = {
-            Up: self._on_up,
-            Draining: self._on_draining,
-            Down: self._on_down,
-            Started: self._on_started,
-            Progress: self._on_progress,
-            Ended: self._on_ended,
-        }
-        self._deeds: dict[type, Callable[[Any], None]] = {
-            StageReady: self._open_stage,
-            Submit: self._submit,
-            Stop: self._stop,
-            Commit: lambda action: self.jobs[action.attempt.job].committed(action.attempt),
-            ShardFailed: lambda action: self.jobs[action.attempt.job].gave_up(action.attempt, action.reason),
-            Split: lambda action: self._events.append(self.jobs[action.job].split(action)),
-            # A stage whose shards are all committed is never done again: what came before it is safe.
-            StageDone: lambda action: self.jobs[action.job].records.checkpoint(),
-            JobEnded: self._on_job_ended,
-            WaitUntil: self._wait_until,
-            Scale: self._scale,
-            SetAside: self._set_aside,
-        }
+        self._news = self._handlers_of_news()
+        self._deeds = self._handlers_of_actions()
 
     def submit(self, job: JobRun, *, announce: bool = True) -> None:
         """Take in a job. Its plan is recorded, unless an earlier coordinator has done so."""
@@ -162,6 +142,32 @@ class Loop:
         while events:
             for action in self._scheduler.on(events.popleft(), clock.monotonic_ns()):
                 deeds[type(action)](action)
+
+    def _handlers_of_news(self) -> dict[type, Callable[[Any], None]]:
+        return {
+            Up: self._on_up,
+            Draining: self._on_draining,
+            Down: self._on_down,
+            Started: self._on_started,
+            Progress: self._on_progress,
+            Ended: self._on_ended,
+        }
+
+    def _handlers_of_actions(self) -> dict[type, Callable[[Any], None]]:
+        return {
+            StageReady: self._open_stage,
+            Submit: self._submit,
+            Stop: self._stop,
+            Commit: lambda action: self.jobs[action.attempt.job].committed(action.attempt),
+            ShardFailed: lambda action: self.jobs[action.attempt.job].gave_up(action.attempt, action.reason),
+            Split: lambda action: self._events.append(self.jobs[action.job].split(action)),
+            # A stage whose shards are all committed is never done again: what came before it is safe.
+            StageDone: lambda action: self.jobs[action.job].records.checkpoint(),
+            JobEnded: self._on_job_ended,
+            WaitUntil: self._wait_until,
+            Scale: self._scale,
+            SetAside: self._set_aside,
+        }
 
     def _beat(self) -> None:
         load = self._scheduler.load()
