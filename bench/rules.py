@@ -176,8 +176,12 @@ def prometheus(directory: Path, rules: Sequence[str], target: str) -> Iterator[s
                 time.sleep(0.1)
         yield f"http://{address}"
     finally:
-        child.terminate()
-        child.wait(20)
+        child.terminate()  # it finishes the evaluation that it is at, which takes the peer's rules a while
+        try:
+            child.wait(120)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
 
 
 def _free_port() -> int:
