@@ -51,7 +51,15 @@ THIRD_PARTY: dict[str, set[str]] = {
 }
 """The installed packages that a part may import at all, also inside a function."""
 
-PURE = ("diagnose/*.py", "catalog/*.py", "slo/*.py", "executor/scheduler.py", "executor/policies/*.py", "executor/scheduling/*.py")
+SIMULATED = (
+    "draw", "model", "fate", "places", "jobs", "observe", "world", "run", "tally", "effects", "scenarios",
+)  # fmt: skip
+"""What of a simulation reads no file and no clock: all but the estate and what it writes."""
+
+PURE = (
+    "diagnose/*.py", "catalog/*.py", "slo/*.py", "executor/scheduler.py", "executor/policies/*.py",
+    "executor/scheduling/*.py", *(f"executor/sim/{name}.py" for name in SIMULATED),
+)  # fmt: skip
 """Files where time and chance are arguments."""
 
 IMPURE = {"time", "os", "socket", "threading", "subprocess", "tempfile", "asyncio", "uuid", "secrets", "mmap"}

@@ -112,18 +112,23 @@ class Simulation:
             WorkerUp: self._on_up,
             WorkerLost: self._on_lost,
         }
-        self._deeds: dict[type, Callable[[Any], None]] = {
+        self._deeds = self._all_deeds()
+
+    def _all_deeds(self) -> dict[type, Callable[[Any], None]]:
+        """Return what is done about each kind of action."""
+        world, observer = self.world, self._observer
+        return {
             StageReady: self._open_stage,
             Submit: self._submit,
-            Stop: lambda action: self.world.stop(action.attempt, action.outcome),
+            Stop: lambda action: world.stop(action.attempt, action.outcome),
             Commit: self._commit,
             ShardFailed: self._give_up,
             Split: self._split,
-            StageDone: lambda action: self._observer.checkpointed(self._open[action.job], self.world.now_ns),
+            StageDone: lambda action: observer.checkpointed(self._open[action.job], world.now_ns),
             JobEnded: self._end_job,
             WaitUntil: self._wait_until,
-            Scale: lambda action: self.world.resize(action.workers),
-            SetAside: lambda action: self._observer.control(f"set aside {action.node}", self.world.now_ns),
+            Scale: lambda action: world.resize(action.workers),
+            SetAside: lambda action: observer.control(f"set aside {action.node}", world.now_ns),
         }
 
     def submit(self, job: JobModel, at: float = 0.0) -> None:
