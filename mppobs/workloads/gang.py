@@ -79,7 +79,6 @@ class Gang:
 
     def __init__(self, training: Training, job: Coordinator, kill_step: int) -> None:
         """Set up; `kill_step` is where the last worker dies once, on purpose, 0 for nowhere."""
-        self.restarts = 0
         self.resumed_from: list[int] = []
         """The step at which each restart went on."""
         self._training = training
@@ -89,14 +88,22 @@ class Gang:
         self._first_starts: dict[tuple[str, int], int] = {}
 
     def run(self) -> None:
-        """Train to the end. Raises `GangError` where that cannot be."""
+        """Train to the end, from where checkpoints say that it stands. Raises `GangError` where that cannot be."""
         self._plan()
-        self._commit(start_of(self._training).step)
-        while not self._run_once():
-            if self.restarts == MAX_RESTARTS:
-                raise GangError(f"a process of the training died {MAX_RESTARTS + 1} times")
-            self.restarts += 1
-            self.resumed_from.append(start_of(self._training).step)
+        runs = 0
+        while (step := self._commit_what_is_safe()) < self._training.steps:
+            if runs > MAX_RESTARTS:
+                raise GangError(f"a process of the training died {runs} times")
+            if runs:
+                self.resumed_from.append(step)
+            runs += 1
+            self._run_once()
+
+    def _commit_what_is_safe(self) -> int:
+        """Commit the steps that the newest checkpoint holds, also where none lived to say so; return how many."""
+        step = start_of(self._training).step
+        self._commit(step)
+        return step
 
     def _plan(self) -> None:
         """Say what there is to do, unless an earlier try of the task has."""
@@ -112,11 +119,11 @@ class Gang:
         servers = [(SERVE, self._training.servers)] if self._training.servers else []
         return [(STEP, self._training.workers), *servers]
 
-    def _run_once(self) -> bool:
-        """Start all processes and follow them; return whether they came to the end."""
+    def _run_once(self) -> None:
+        """Start all processes and follow them until all are done or one is gone."""
         members = self._members()
         with _started(members) as processes:
-            return self._follow(members, processes)
+            self._follow(members, processes)
 
     def _members(self) -> list[Membership]:
         token = secrets.token_bytes(32).hex()
@@ -124,7 +131,7 @@ class Gang:
         for stage, count in self._roles():
             for index in range(count):
                 role = "server" if stage == SERVE else "worker"
-                dies = stage == STEP and index == count - 1 and not self.restarts and not self._ledger.begun
+                dies = stage == STEP and index == count - 1 and not self._ledger.begun
                 kill_step = self._kill_step if dies else 0
                 member = Membership(self._training, role, index, token, {}, kill_step)
                 steps = range(self._training.steps)
@@ -132,8 +139,8 @@ class Gang:
                 members.append(Membership(self._training, role, index, token, tries, kill_step))
         return members
 
-    def _follow(self, members: list[Membership], processes: list[subprocess.Popen[bytes]]) -> bool:
-        """Take in what the processes say until all are done; return `False` where one ended before that."""
+    def _follow(self, members: list[Membership], processes: list[subprocess.Popen[bytes]]) -> None:
+        """Take in what the processes say until all are done, or one has ended before that."""
         done = 0
         ports: dict[int, int] = {}
         for index, event, step, at_ns in _lines(processes):
@@ -150,10 +157,9 @@ class Gang:
                 case "done":
                     done += 1
                 case _:
-                    return False
+                    return
             if done == len(members):
-                return True
-        return False
+                return
 
     def _begin(self, member: Membership, step: int, at_ns: int, pid: int) -> None:
         """Give a step to a process. It is noted first: a number that is lost with this process is used by no other."""

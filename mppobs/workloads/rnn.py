@@ -50,7 +50,6 @@ class Answer(TypedDict):
     """The mean loss of each step."""
     gradient: list[float]
     """The mean gradient of the first step."""
-    restarts: int
     resumed_from: list[int]
 
 
@@ -89,7 +88,6 @@ def train(task: TaskInput) -> Answer:
         weights=final.weights.tolist(),
         losses=final.losses.tolist(),
         gradient=final.gradient.tolist(),
-        restarts=gang.restarts,
         resumed_from=gang.resumed_from,
     )
 

@@ -37,8 +37,8 @@ def test_data_is_made_once(tmp_path: Path) -> None:
 
 def test_two_may_make_it_at_once(tmp_path: Path) -> None:
     """Callers that ask at the same time all get the complete data, and nothing else is left behind."""
-    with ThreadPoolExecutor(3) as pool:
-        datasets = list(pool.map(lambda _: make_dataset(tmp_path, 0.001, 2), range(3)))
+    with ThreadPoolExecutor(2) as pool:
+        datasets = list(pool.map(lambda _: make_dataset(tmp_path, 0.001, 2), range(2)))
 
     assert len(set(datasets)) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["tpch-sf0.001-p2-t6"]

@@ -7,7 +7,7 @@ import socket
 import struct
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import numpy as np
@@ -153,10 +153,15 @@ def test_strangers_are_turned_away() -> None:
     token, wrong = secrets.token_bytes(32), secrets.token_bytes(32)
     with listen() as server, ExitStack() as stack:
         port = server.getsockname()[1]
-        for said, rank in ((wrong, 0), (token, 9), (token, 1), (token, 1), (token, 0)):
+        sent = [
             stack.enter_context(greet(port, said, rank))
+            for said, rank in ((wrong, 0), (token, 9), (token, 1), (token, 1), (token, 0))
+        ]
         found = welcome(server, token, 2)
         for connection in found.values():
             stack.enter_context(connection)
+        for number, connection in enumerate(sent):
+            with suppress(OSError):  # those that were turned away
+                connection.sendall(bytes([number]))
 
-    assert sorted(found) == [0, 1]
+        assert {rank: connection.recv(1)[0] for rank, connection in found.items()} == {0: 4, 1: 2}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
 
 import pytest
@@ -63,21 +65,30 @@ def test_a_prefix_takes_its_burst_and_then_its_rate(tmp_path: Path) -> None:
     assert store.get("cold/0") == b"y"
 
 
-def test_the_limit_holds_over_all_who_write(tmp_path: Path) -> None:
-    """Writers side by side get no more tokens than one alone."""
+def test_writers_take_turns_at_the_tokens(tmp_path: Path) -> None:
+    """Who writes waits while another counts, so that no token is given twice."""
+    store = PrefixStore(tmp_path, 100.0)
+    store.put("hot/0", b"x")
+    with (tmp_path / ".limits" / "hot").open("rb") as held, ThreadPoolExecutor(1) as pool:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        writing = pool.submit(store.put, "hot/1", b"x")
+        with pytest.raises(FutureTimeoutError):
+            writing.result(timeout=0.1)
+        fcntl.flock(held, fcntl.LOCK_UN)
+        writing.result(timeout=10)
 
-    def write(writer: int) -> int:
-        store, written = PrefixStore(tmp_path, 0.001), 0
-        for number in range(20):
-            try:
-                store.put(f"hot/{writer}-{number}", b"x")
-            except Throttled:
-                continue
-            written += 1
-        return written
+    assert store.names() == ["hot/0", "hot/1"]
 
-    with ThreadPoolExecutor(4) as pool:
-        assert sum(pool.map(write, range(4))) == 1
+
+def test_a_clock_that_began_anew_owes_nothing(tmp_path: Path, still: StillTime) -> None:
+    """After the machine was started again the bucket of the boot before is as full as any."""
+    store = PrefixStore(tmp_path, 1.0)
+    store.put("hot/0", b"x")
+    still.slept.append(-500.0)
+
+    store.put("hot/1", b"x")
+    with pytest.raises(Throttled):
+        store.put("hot/2", b"x")
 
 
 def test_patience_counts_and_has_an_end(tmp_path: Path, captured: Captured, still: StillTime) -> None:

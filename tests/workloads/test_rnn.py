@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import mppobs
 from mppobs.executor import Executor, JobResult
 from mppobs.model import (
     AttemptOutcome,
@@ -23,9 +27,11 @@ from mppobs.model import (
     ShardOutcome,
 )
 from mppobs.testing import Captured, capture
+from mppobs.workloads import gang as module
 from mppobs.workloads.base import WrongAnswerError
+from mppobs.workloads.checkpoints import Checkpoint, save
 from mppobs.workloads.data import make_dataset, parts_of
-from mppobs.workloads.gang import Ledger
+from mppobs.workloads.gang import Gang, GangError, Ledger
 from mppobs.workloads.gang_member import Membership, Training
 from mppobs.workloads.registry import Workload, workload
 from mppobs.workloads.rnn import RATE, SEED
@@ -150,12 +156,46 @@ def test_the_check_sees_a_weight_that_is_off(tables: Path) -> None:
     ring = workload("rnn-ring").configured({"steps": "3"})
     inputs, targets = expected_features(make_dataset(tables, SCALE, parts_of(SCALE)))
     weights, losses, first = train_alone(Shape(FEATURES, 16), inputs, targets, steps=3, batch=256, rate=RATE, seed=SEED)
-    answer = {"weights": weights.tolist(), "losses": losses, "gradient": first.tolist(), "restarts": 0}
+    answer = {"weights": weights.tolist(), "losses": losses, "gradient": first.tolist(), "resumed_from": []}
     ring.check(tables, SCALE, [answer])
     with pytest.raises(WrongAnswerError, match=r"weights: 1e-06 from those of one process"):
         ring.check(tables, SCALE, [{**answer, "weights": [weights[0] + 1e-6, *weights[1:]]}])
     with pytest.raises(WrongAnswerError, match="losses: 2 numbers, expected 3"):
         ring.check(tables, SCALE, [{**answer, "losses": losses[:2]}])
+
+
+def test_a_training_that_is_done_is_committed_and_not_run_again(tmp_path: Path, captured: Captured) -> None:
+    """Where a kill came between the last checkpoint and its commit, the next try commits it and starts no process."""
+    training = dataclasses.replace(TRAINING, directory=str(tmp_path), servers=0)
+    save(tmp_path, Checkpoint(8, np.zeros(training.shape.size), np.zeros(8), np.zeros(training.shape.size)))
+    with mppobs.job(pipeline="p") as job:
+        gang = Gang(training, job, kill_step=0)
+        gang.run()
+    commits = Counter(
+        (context.stage, record.shard_key) for context, record in of(CommitRecord, sealed(captured.directory))
+    )  # type: ignore[union-attr]
+
+    assert commits == {("step", shard): 1 for shard in range(16)}
+    assert gang.resumed_from == []
+    assert not list(tmp_path.glob(".checkpoint*"))
+
+
+@pytest.mark.usefixtures("captured")
+def test_a_gang_that_keeps_dying_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that end before they say anything are started three more times, and then the launcher says so."""
+    training = dataclasses.replace(TRAINING, directory=str(tmp_path), workers=1, servers=0)
+    started: list[Membership] = []
+
+    def start(member: Membership) -> subprocess.Popen[bytes]:
+        started.append(member)
+        return subprocess.Popen(["false"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    monkeypatch.setattr(module, "_start", start)
+    with mppobs.job(pipeline="p") as job, pytest.raises(GangError, match="a process of the training died 4 times"):
+        Gang(training, job, kill_step=0).run()
+
+    assert len(started) == 4
+    assert len({member.token for member in started}) == 4
 
 
 def test_a_ledger_goes_on_where_it_was(tmp_path: Path) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
 from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from mppobs.executor.task import TaskInput
 from mppobs.model import RunKind
+from mppobs.workloads import tpch_q5, tpch_q18
 from mppobs.workloads.base import WrongAnswerError
 from mppobs.workloads.data import Dataset, make_dataset, parts_of
 from mppobs.workloads.registry import workload
@@ -53,6 +56,24 @@ def test_largest_stages_have_a_shard_for_each_part(dataset: Dataset) -> None:
 
     assert [q1.shard_count(stage.name) for stage in q1.stages] == [8, 4, 1]
     assert [q3.shard_count(stage.name) for stage in q3.stages] == [8, 8, 4, 8, 4, 1]
+
+
+def test_dates_and_amounts_at_the_bounds(tmp_path: Path) -> None:
+    """Q5's year begins with its first day and ends before the next year's; Q18 wants more than 300 pieces."""
+    days = [datetime.date(*day) for day in ((1993, 12, 31), (1994, 1, 1), (1994, 12, 31), (1995, 1, 1))]
+    keys = [1, 2, 3, 4]
+    path = tmp_path / "orders.parquet"
+    parquet.write_table(pa.table({"o_orderkey": keys, "o_custkey": keys, "o_orderdate": days}), path)
+    orders = tpch_q5.scan_orders(TaskInput("j", "orders", 0, 0, {"paths": [str(path)]}, lambda _: iter(())))
+    quantities = pa.table({
+        "l_orderkey": keys, "quantity": pa.array([Decimal(text) for text in ("300", "300.01", "299", "301")],
+        pa.decimal128(38, 2)),
+    })  # fmt: skip
+    sources = {"quantities": quantities, "orders": pa.table({"o_orderkey": keys})}
+    large = tpch_q18.find_large_orders(TaskInput("j", "large", 0, 0, {}, lambda name: iter([sources[name]])))
+
+    assert orders["o_orderkey"].to_pylist() == [2, 3]
+    assert sorted(large["o_orderkey"].to_pylist()) == [2, 4]
 
 
 def test_the_check_sees_a_wrong_cent_and_a_wrong_order() -> None:
