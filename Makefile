@@ -9,7 +9,7 @@ COVERAGE := 90
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint format bench generated picture servers clean
+.PHONY: help demo test test-all lint format bench generated picture pictures servers clean
 
 help:  ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ generated: $(VENV)/.dev  ## Write alerts/, dashboards/ and the rules of deploy/ 
 
 picture: $(VENV)/.demo  ## Run the demo and draw the picture of the README
 	@$(BIN)/mppobs demo --picture docs/demo.svg
+
+pictures: $(VENV)/.dev  ## Draw the dashboards from a real run with faults: ten minutes
+	@$(BIN)/python scripts/pictures
 
 servers:
 	@scripts/setup servers

@@ -94,7 +94,7 @@ def _severity(by: tuple[str, ...], *, quiet: Expr | None = None) -> Expr:
 def _now(settings: Settings) -> Section:
     """Return what must be seen first: a tile per pipeline, and what fires with the command to type."""
     wall = call("sort_desc", _severity(("pipeline",), quiet=_S("mpp_pipeline_info")))
-    late = _margin() < number(0)
+    late = _open(_margin() < number(0))
     paging = latest(firing(severity="page", pipeline=_NEAR), _ALERT)
     failed = Expr(f"sum({grown(_S('mpp_shards_total', outcome='~failed|lost'))})")
     lost = Expr(f"sum({grown(_S('mpp_workers_lost_total', reason='~worker_lost|oom_killed|node_lost'))})")
@@ -214,21 +214,27 @@ def _margin() -> Expr:
     return latest(_S("mpp_run_deadline_timestamp_seconds"), _RUN) - finish
 
 
+def _open(expr: Expr) -> Expr:
+    """Return an expression by run for the runs that want looking at: those that go on, and those that just failed."""
+    wanted = latest(_S("mpp_run_info", state="~pending|running|failure|error"), _RUN)
+    return binary(expr, "and", wanted, Match(on=_RUN))
+
+
 def _runs(settings: Settings) -> Section:
-    """Return the running and just-finished jobs, the one with the least time to spare first."""
+    """Return the runs that go on or have just failed, the one with the least time to spare first."""
     job = Link("Job page of the sidecar", f"{settings.sidecar_url}/api/v1/jobs/${{__data.fields.Run}}", new_tab=True)
-    info = latest(_S("mpp_run_info"), (*_RUN, "owner", "tier", "state"))
+    info = latest(_S("mpp_run_info", state="~pending|running|failure|error"), (*_RUN, "owner", "tier", "state"))
     times = (
         _S("mpp_run_predicted_finish_timestamp_seconds"), _S("mpp_run_deadline_timestamp_seconds"),
     )  # fmt: skip
     return Section("Runs", (
         table(
             Id.RUNS, "Runs: how far, and will they be in time?",
-            "Running jobs, and those that ended within the last minute. To spare: deadline less predicted finish.",
+            "Jobs that go on, and those that failed within the last minute. To spare: deadline less predicted finish.",
             Query(info, instant=True),
-            Query(latest(_S("mpp_run_progress_ratio"), _RUN), instant=True),
-            *(Query(moment(latest(each, _RUN)), instant=True) for each in times),
-            Query(_margin(), instant=True),
+            Query(_open(latest(_S("mpp_run_progress_ratio"), _RUN)), instant=True),
+            *(Query(_open(moment(latest(each, _RUN))), instant=True) for each in times),
+            Query(_open(_margin()), instant=True),
             columns=(
                 Column("job_id", "Run", links=[job, to_debug("Why", pipeline="${__data.fields.Pipeline}",
                                                             run="${__data.fields.Run}")]),
@@ -291,17 +297,7 @@ def _platform() -> Section:
             Query(sum_by(("cluster", "reason"), lost), "{{reason}} ({{cluster}})"), unit=COUNT, width=8, bars=True,
             stacked=True,
         ),
-        timeseries(
-            Id.NETWORK_ERRORS, "Failed transfers", "Between workers, by kind.",
-            Query(sum_by(("pipeline", "kind"), rate(_S("mpp_network_errors_total"))), "{{pipeline}} {{kind}}"),
-            unit=PER_SECOND, steps=Steps((NETWORK_ERRORS_PER_SECOND, RED)), width=8,
-        ),
-        timeseries(
-            Id.THROTTLED, "Requests that storage throttled", "By prefix class: one class far above the rest is hot.",
-            Query(sum_by(("pipeline", "kind"), rate(_S("mpp_storage_throttled_requests_total"))),
-                  "{{pipeline}} {{kind}}"),
-            unit=PER_SECOND, steps=Steps((THROTTLED_PER_SECOND, RED)), width=8,
-        ),
+        *_turned_away(),
         timeseries(
             Id.QUEUE, "Jobs and shards waiting", "Pending now. Grows beside idle workers: it is the scheduler.",
             Query(sum_by(("pipeline",), _S("mpp_shards_current", state="pending")), "{{pipeline}} shards"),
@@ -315,6 +311,23 @@ def _platform() -> Section:
             steps=Steps((CHECKPOINT_SECONDS, RED)), width=24, height=5,
         ),
     ), Id.PLATFORM_ROW)  # fmt: skip
+
+
+def _turned_away() -> tuple[Panel, ...]:
+    """Return what the network and the storage refuse."""
+    return (
+        timeseries(
+            Id.NETWORK_ERRORS, "Failed transfers", "Between workers, by kind.",
+            Query(sum_by(("pipeline", "kind"), rate(_S("mpp_network_errors_total"))), "{{pipeline}} {{kind}}"),
+            unit=PER_SECOND, steps=Steps((NETWORK_ERRORS_PER_SECOND, RED)), width=8,
+        ),
+        timeseries(
+            Id.THROTTLED, "Requests that storage throttled", "By prefix class: one class far above the rest is hot.",
+            Query(sum_by(("pipeline", "kind"), rate(_S("mpp_storage_throttled_requests_total"))),
+                  "{{pipeline}} {{kind}}"),
+            unit=PER_SECOND, steps=Steps((THROTTLED_PER_SECOND, RED)), width=8,
+        ),
+    )  # fmt: skip
 
 
 def _history(settings: Settings) -> Section:
