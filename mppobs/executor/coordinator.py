@@ -19,6 +19,7 @@ from mppobs.executor.decisions import (
     Decision,
     DecisionLog,
     Dispatched,
+    Faulted,
     GaveUp,
     Lost,
     Opened,
@@ -32,13 +33,14 @@ from mppobs.executor.faults import ArmedFault
 from mppobs.executor.files import open_files
 from mppobs.executor.orders import Orders
 from mppobs.executor.plan import Plan, resolve
-from mppobs.executor.policies import retry_budget
+from mppobs.executor.policies import Blame, blame_for, retry_budget
 from mppobs.executor.records import JobRecords
 from mppobs.executor.result import Progress, ShardFailure, StageProgress
 from mppobs.executor.stages import Part, StageRun, cut
 from mppobs.model import AttemptOutcome, JobOutcome, Reason, ShardOutcome
 
 _MOST_FAILURES: Final = 100
+_FAULTS: Final = frozenset({AttemptOutcome.FAILURE, AttemptOutcome.ERROR, AttemptOutcome.TIMEOUT})
 
 
 class JobRun:
@@ -215,6 +217,8 @@ class JobRun:
         self.outcomes[report.outcome] += 1
         self._speculative.discard(attempt)
         self._reports[attempt[1:3]] = report
+        if report.outcome in _FAULTS and blame_for(report.outcome, report.reason) is Blame.SHARD:
+            self._decide(Faulted(attempt.stage, attempt.shard))
 
     def winner(self, attempt: AttemptId, output: Output) -> int:
         """Return the scheduler's number for the attempt whose output is in place; below 0 for an earlier life's."""

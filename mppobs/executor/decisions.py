@@ -61,6 +61,13 @@ class Started(NamedTuple):
     start_ns: int
 
 
+class Faulted(NamedTuple):
+    """An attempt ended badly by its shard's doing: another one costs a retry."""
+
+    stage: int
+    shard: int
+
+
 class Committed(NamedTuple):
     """A shard is decided for an attempt."""
 
@@ -95,7 +102,7 @@ class Lost(NamedTuple):
     shard: int
 
 
-Decision = Begun | Takeover | Opened | Dispatched | Started | Committed | GaveUp | Replaced | Lost
+Decision = Begun | Takeover | Opened | Dispatched | Started | Faulted | Committed | GaveUp | Replaced | Lost
 
 
 class DecisionLog:
@@ -143,7 +150,8 @@ def read_decisions(path: Path) -> Iterator[Decision]:
 
 
 _KINDS: Final[dict[str, Any]] = {
-    kind.__name__: kind for kind in (Begun, Takeover, Opened, Dispatched, Started, Committed, GaveUp, Replaced, Lost)
+    kind.__name__: kind
+    for kind in (Begun, Takeover, Opened, Dispatched, Started, Faulted, Committed, GaveUp, Replaced, Lost)
 }
 
 
@@ -167,7 +175,7 @@ class Recovered:
     takeovers: list[Takeover] = field(default_factory=list)
     failures: list[ShardFailure] = field(default_factory=list)
     retries: int = 0
-    """Retries and copies that were taken from the job's budget, at most."""
+    """Retries and copies that were taken from the job's budget."""
 
     def stage(self, index: int) -> RecoveredStage:
         """Return what is known of a stage."""
@@ -192,11 +200,13 @@ def _replay(job: Recovered, decision: Decision) -> None:
             job.takeovers.append(decision)
         case Opened(stage):
             job.stage(stage).opened = True
-        case Dispatched(stage, shard, number, _):
+        case Dispatched(stage, shard, number, speculative):
             numbers = job.stage(stage).next_numbers
-            # The number of an attempt that never started is given again: that is no retry.
-            job.retries += number > 0 and number == numbers.get(shard, 0)
+            # The number of an attempt that never started is given again.
             numbers[shard] = max(numbers.get(shard, 0), number + 1)
+            job.retries += speculative
+        case Faulted():
+            job.retries += 1
         case Started(stage, shard, start_ns):
             job.stage(stage).first_starts.setdefault(shard, start_ns)
         case Committed(stage, shard):

@@ -22,7 +22,7 @@ from mppobs.executor.policies import Policy, Splitting
 from mppobs.executor.records import JobRecords
 from mppobs.executor.scheduler import Scheduler
 from mppobs.instrument.recorder import RECORDER
-from mppobs.model import Context, DispatchRecord, JobOutcome, ShardOutcome, WorkerInfo
+from mppobs.model import AttemptOutcome, Context, DispatchRecord, JobOutcome, Reason, ShardOutcome, WorkerInfo
 from mppobs.testing import Captured, capture
 from tests.executor.plans import expected, group_by
 
@@ -166,6 +166,26 @@ def test_a_job_that_was_failing_is_ended(tmp_path: Path, captured: Captured) -> 
     assert life.job.end.outcome is JobOutcome.FAILURE
     assert [failure.shard for failure in life.job.failures] == [3]
     assert sum(record.outcome is ShardOutcome.FAILED for record in captured.commits) >= 1
+
+
+def test_retries_are_spent_once(tmp_path: Path, captured: Captured) -> None:
+    """The budget of retries is the job's, not the coordinator's: what was spent is not there for the next one."""
+    shards = tuple(ShardPlan(number) for number in range(4))
+    script = {number: [-0.0] * 9 for number in range(4)}
+    stage = Stage(
+        "only", "tests.executor.tasks:scripted", shards, limits=PATIENT,
+        arguments={"directory": str(tmp_path), "script": script},
+    )  # fmt: skip
+    (tmp_path / "job").mkdir()
+    life = Life(tmp_path / "job", Plan("pipe", (stage,), retry_floor=8))
+    while not life.live(6, life.fence):
+        assert life.fence < 30
+    assert life.job is not None
+    assert life.job.end is not None
+    assert life.job.end.reason is Reason.RETRIES_EXHAUSTED
+    failed = [record for record in captured.attempts if record.outcome is AttemptOutcome.FAILURE]
+    assert 9 <= len(failed) <= 9 + 3, "one more than the budget, and those that ran beside it"
+    assert life.fence > 2
 
 
 def test_decisions_are_read_up_to_the_last_whole_one(tmp_path: Path) -> None:
