@@ -23,6 +23,10 @@ MAP = Stage("map", "m:f", shards=(ShardPlan(0), ShardPlan(1)), partition_by=("k"
         ({"shards": None}, "give its shards"),
         ({"shards": ()}, "has no shards"),
         ({"shards": (ShardPlan(1), ShardPlan("1"))}, "'1' is there twice"),
+        ({"splittable": True}, "only by a function in split"),
+        ({"split": "function"}, "no import path"),
+        ({"cap": -1}, "must not be negative"),
+        ({"memory_bytes": -1}, "must not be negative"),
     ],
 )
 def test_a_stage_without_meaning_is_refused(values: dict[str, object], message: str) -> None:
@@ -52,7 +56,7 @@ def test_stages_that_do_not_fit_are_refused(stages: tuple[Stage, ...], message: 
 
 
 @pytest.mark.parametrize(
-    "values", [{"compression": "zip"}, {"retry_share": -1.0}, {"deadline": -1.0}, {"pipeline": ""}]
+    "values", [{"compression": "zip"}, {"retry_share": -1.0}, {"deadline": -1.0}, {"cap": -1}, {"pipeline": ""}]
 )
 def test_a_plan_without_meaning_is_refused(values: dict[str, object]) -> None:
     """Settings of the job are checked when the plan is made."""
