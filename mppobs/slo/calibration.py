@@ -22,7 +22,7 @@ LEAST_COVERAGE: Final = 0.5
 """Share of intervals that must have held the end: with fewer than this the model does not fit the pipeline at all."""
 SIDE: Final = 0.95
 """Of ends that are to be within the bound, on each side."""
-NARROWEST: Final = 0.6
+NARROWEST: Final = 0.85
 WIDEST: Final = 4.0
 
 

@@ -27,6 +27,8 @@ FAILED_TIME: Final = 0.5
 """Of a shard's time, that an attempt takes which fails."""
 LARGE: Final = 3.0
 """How many standard deviations, and usual shards, of input must be too much before it is taken to be one shard's."""
+PIECES: Final = (1, 2, 4)
+"""Shards that it may be in, one as likely as the other."""
 LEAST_KNOWN: Final = 5
 """Finished shards whose input is known, before that."""
 _NODES: Final = ((-1.6, 0.16), (-0.7, 0.22), (0.0, 0.24), (0.7, 0.22), (1.6, 0.16))
@@ -88,8 +90,8 @@ def drain(parts: Parts, lanes: Seconds, slowness: Seconds) -> Prediction:
     for _ in range(4 if waiting else 0):
         empty = max(0.0, (running.busy_until(empty) + work - tail.left) / speed)
     noise = math.sqrt(sum(stage.waiting * (model.spread * model.mean) ** 2 for stage, model in parts)) / speed
-    running = running.with_large(parts, empty)
-    return _quantiles(running, tail, empty, noise, _error(parts, waiting))
+    cases = [running.with_large(parts, empty, pieces) for pieces in PIECES] if _largest_of(parts) else [running]
+    return _quantiles(cases, tail, empty, noise, _error(parts, waiting))
 
 
 def _seconds(stage: StageNow, model: Durations) -> float:
@@ -99,14 +101,18 @@ def _seconds(stage: StageNow, model: Durations) -> float:
     return model.mean * float(model.factors(np.array([each]))[0]) * (1.0 + FAILED_TIME * retried)
 
 
-def _largest(stage: StageNow, model: Durations) -> float:
-    """Return the input of a shard that waits and is far larger than the others; 0 where there is no sign of one."""
+def _largest_of(parts: Parts) -> bool:
+    return any(_excess(stage, model) for stage, model in parts)
+
+
+def _excess(stage: StageNow, model: Durations) -> float:
+    """Return how much more input waits than the number of shards says; 0 where that may be chance."""
     known = stage.finished.bytes[stage.finished.bytes > 0]
     if not model.usual_bytes or len(known) < LEAST_KNOWN or not stage.waiting_bytes:
         return 0.0
     excess = stage.waiting_bytes - stage.waiting * model.usual_bytes
     noise = float(known.std()) * math.sqrt(stage.waiting * (1 + stage.waiting / len(known)))
-    return excess + model.usual_bytes if excess > LARGE * (noise + model.usual_bytes) else 0.0
+    return excess if excess > LARGE * (noise + model.usual_bytes) else 0.0
 
 
 def _error(parts: Parts, waiting: int) -> float:
@@ -143,21 +149,21 @@ class _Running:
             elapsed, scale, shape, slow = elapsed[chosen], scale[chosen], shape[chosen], slow[chosen]
         return cls(elapsed, scale, shape, slow, weight)
 
-    def with_large(self, parts: Parts, empty: float) -> _Running:
+    def with_large(self, parts: Parts, empty: float, pieces: int) -> _Running:
         """
-        Return what runs, and one shard for every stage whose waiting input is far more than its shards' number says.
+        Return what runs, and large shards for every stage whose waiting input is far more than their number says.
 
-        What is too much is taken to be in one shard, which begins when half of the queue is empty.
+        What is too much is taken to be in so many of them, which begin when half of the queue is empty.
         """
         found = self
         for stage, model in parts:
-            size = _largest(stage, model)
-            if size:
-                factor = model.factors(np.array([size]))
+            if excess := _excess(stage, model):
+                sizes = np.array([excess / pieces + model.usual_bytes])
+                factor = model.factors(sizes)
                 found = _Running(
                     np.append(found.elapsed, -empty / 2), np.append(found.scale, model.scale * factor),
-                    np.append(found.shape, model.shapes(np.array([size]), factor)), np.append(found.slowness, 1.0),
-                    np.append(found.weight, 1.0),
+                    np.append(found.shape, model.shapes(sizes, factor)), np.append(found.slowness, 1.0),
+                    np.append(found.weight, float(pieces)),
                 )  # fmt: skip
         return found
 
@@ -167,6 +173,13 @@ class _Running:
             return 0.0
         steps = np.linspace(0.0, end, 9)
         return float((self.weight / self.slowness) @ np.trapezoid(self.going(steps, 1.0), steps, axis=1))
+
+    def done(self, times: Seconds, pace: float) -> Seconds:
+        """Return the logarithm of the chance that all are done at each time."""
+        if not len(self.elapsed):
+            return np.zeros(len(times))
+        found: Seconds = self.weight @ _log_not(self.going(times, pace))
+        return found
 
     def going(self, times: Seconds, pace: float) -> Seconds:
         """Return the chance that each still runs at each time, where all take `pace` times as long as expected."""
@@ -213,11 +226,10 @@ class _Tail:
         return np.where(times >= 0.0, self.weight * _log_not(going).sum(axis=0), -np.inf)
 
 
-def _quantiles(running: _Running, tail: _Tail, empty: float, noise: float, error: float) -> Prediction:
-    """Return the quantiles of the finish, over how far the rate may be off."""
-    longest = max(
-        float((running.scale * 4 + running.elapsed).max(initial=0.0)), float((tail.scale * 8).max(initial=0.0))
-    )  # fmt: skip
+def _quantiles(cases: Sequence[_Running], tail: _Tail, empty: float, noise: float, error: float) -> Prediction:
+    """Return the quantiles of the finish, over how far the rate may be off, and over what else may be the case."""
+    reach = [float((running.scale * 4 + running.elapsed).max(initial=0.0)) for running in cases]
+    longest = max(*reach, float((tail.scale * 8).max(initial=0.0)))
     times = (empty + 3 * noise) * math.exp(3 * error) * np.linspace(0.0, 1.0, _GRID) if empty else np.zeros(1)
     times = np.unique(np.concatenate([times, empty + longest * np.geomspace(2e-3, 30.0, _GRID)]))
     chance = np.zeros(len(times))
@@ -225,9 +237,8 @@ def _quantiles(running: _Running, tail: _Tail, empty: float, noise: float, error
     for node, weight in _NODES:
         pace, drained = math.exp(node * error), empty * math.exp(node * spread)
         logs = tail.done(times - drained, pace)
-        if len(running.elapsed):
-            logs = logs + running.weight @ _log_not(running.going(times, pace))
-        chance += weight * np.exp(logs)
+        for running in cases:
+            chance += weight / len(cases) * np.exp(logs + running.done(times, pace))
     low, middle, high = np.interp(QUANTILES, np.maximum.accumulate(chance), times).tolist()
     return Prediction(low, middle, high)
 
