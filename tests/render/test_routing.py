@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,11 @@ import yaml
 
 from mppobs.catalog.alerts import ALERTS
 from mppobs.errors import ConfigError
-from mppobs.render.files import alert_labels
+from mppobs.render.files import alert_annotations, alert_labels
+from mppobs.render.filling import fill
 from mppobs.render.routing import alertmanager, carried, inhibitions, load_routing
-from mppobs.render.rules import Alerting, groups
+from mppobs.render.rules import Alerting, RuleSettings, groups
+from mppobs.render.templates import TEMPLATE
 from tests.servers import require, run
 
 MAINTENANCE = """
@@ -72,6 +75,37 @@ def test_each_alert_reaches_those_that_the_catalogue_names(config: Path, owner: 
         else:
             expected = ({mine} if "owner" in routes else {"tickets"}) | ({"finops"} & routes)
         assert found == expected, (rule.alert.name, rule.severity)
+
+
+def test_a_notification_says_what_breaks_how_long_there_is_and_what_to_type(config: Path) -> None:
+    """amtool fills the templates in for a burning SLO and one more alert of its group."""
+    (config.parent / "templates/mppobs.tmpl").write_text(TEMPLATE)
+    settings = RuleSettings(dashboards_url="http://grafana")
+    by_leg = {dict(rule.labels).get("leg"): alert_annotations(rule, settings) for rule in _rules()}
+    burning = {"slo": "risk/nightly"}
+    alerts = [
+        {"status": "firing", "annotations": {name: fill(text, burning, 20) for name, text in by_leg[leg].items()}}
+        for leg in ("fast", "medium")
+    ]
+    (config.parent / "data.json").write_text(json.dumps({"status": "firing", "alerts": alerts}))
+    said = [
+        run([
+            require("amtool", "prometheus-alertmanager"), "template", "render",
+            f"--template.glob={config.parent}/templates/*.tmpl", f"--template.data={config.parent}/data.json",
+            f'--template.text={{{{ template "{name}" . }}}}',
+        ]) for name in ("mppobs.title", "mppobs.text")
+    ]  # fmt: skip
+    assert [done.returncode for done in said] == [0, 0], said
+    title, text = (done.stdout.strip() for done in said)
+    assert title == "risk/nightly spends its error budget 20 times too fast (fast) (and 1 more)"
+    for line in (
+        "risk/nightly spends its error budget 20 times too fast (medium).",
+        "At this pace or faster, a whole period's budget is gone in 2 d 2 h.",
+        "Next: mppobs slo status risk/nightly",
+        "Runbook: http://127.0.0.1:9466/runbooks/MppSloBurn",
+        "Dashboard: http://grafana/d/mppobs-oncall?viewPanel=101",
+    ):
+        assert line in text.splitlines()
 
 
 def test_inhibition_compares_only_what_both_sides_carry() -> None:
