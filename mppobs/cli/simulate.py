@@ -16,7 +16,15 @@ from mppobs.cli.grid import Grid
 from mppobs.errors import ConfigError, nearest
 from mppobs.executor.faults import Fault, parse_faults
 from mppobs.executor.policies import Autoscale, Policy
-from mppobs.executor.sim.estate import Pipeline, Summary, enough_nodes, pipelines, simulate_estate, slo_yaml
+from mppobs.executor.sim.estate import (
+    Pipeline,
+    Summary,
+    enough_nodes,
+    pipelines,
+    simulate_estate,
+    slo_yaml,
+    usual_policy,
+)
 from mppobs.executor.sim.model import Cluster
 from mppobs.executor.sim.scenarios import SCENARIOS, Rehearsal
 from mppobs.units import human_seconds, human_usd
@@ -61,7 +69,7 @@ def simulate(
         raise ConfigError("--out takes one size of the cluster, not several")
     found = []
     for cluster in sizes:
-        policy = replace(Policy(), autoscale=Autoscale(_LANES, cluster.workers)) if autoscale else None
+        policy = replace(usual_policy(), autoscale=Autoscale(_LANES, cluster.workers)) if autoscale else None
         found.append(_estate(estate, days, seed, cluster, chosen, policy, out, step, console))
     if out is not None:
         (out / "slo.yaml").write_text(slo_yaml(estate))

@@ -143,8 +143,8 @@ def simulate_estate(
     journals, series = _outputs(out, clock, seed, cluster, step)
     watchers += [each for each in (journals, series) if each is not None]
     simulation = Simulation(
-        cluster, seed=seed, policy=policy or _policy(), faults=faults, observer=Several(*watchers), start_ns=START_NS,
-        beat=BEAT,
+        cluster, seed=seed, policy=policy or usual_policy(), faults=faults, observer=Several(*watchers),
+        start_ns=START_NS, beat=BEAT,
     )  # fmt: skip
     clock.world = simulation.world
     for number, pipeline in enumerate(estate):
@@ -215,7 +215,7 @@ def _summary(simulation: Simulation, tally: Tally, cluster: Cluster, samples: in
     )
 
 
-def _policy() -> Policy:
+def usual_policy() -> Policy:
     """Return the scheduler's usual policies, with weights for the estate's tenants: who earns more gets more."""
     return Policy(
         tenants={tenant: Share(weight=weight) for tenant, weight in zip(_TENANTS, (3, 2, 1, 2, 1), strict=True)}

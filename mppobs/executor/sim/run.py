@@ -11,7 +11,8 @@ import heapq
 import itertools
 import random
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 from mppobs.executor.events import (
@@ -51,6 +52,7 @@ from mppobs.model import AttemptOutcome, Reason, ShardOutcome
 LEASE: Final = 30.0
 """Seconds after which the standby takes over where the fault does not say."""
 _NEVER: Final = 1 << 62
+_NO_BUDGETS: Final[Mapping[str, float]] = MappingProxyType({})
 _NS: Final = 1e9
 
 
@@ -77,11 +79,13 @@ class Simulation:
         observer: Observer | None = None,
         start_ns: int = 0,
         beat: float = 0.0,
+        budgets: Mapping[str, float] = _NO_BUDGETS,
     ) -> None:
         """
         Set up a cluster at `start_ns`, from which the faults are counted; `beat` is the seconds between heartbeats.
 
-        Faults of the layer `LOAD` are for whoever submits, and change nothing here.
+        `budgets` are US dollars that tenants may spend on attempts; the scheduler is told when one is gone. Faults of
+        the layer `LOAD` are for whoever submits, and change nothing here.
         """
         self.world = World(cluster, seed, _not_of(faults, Layer.CONTROL, Layer.LOAD), start_ns)
         self.jobs: list[JobState] = []
@@ -92,7 +96,8 @@ class Simulation:
         self._seed = seed
         self._policy = policy or Policy()
         self._observer = observer or Observer()
-        self._watched = type(self._observer).tried is not Observer.tried
+        self._watched = type(self._observer).tried is not Observer.tried or bool(budgets)
+        self._left = dict(budgets)
         self._scheduler: Scheduler | None = Scheduler(random.Random(seed), self._policy)
         self._control = sorted(_steps(arm(faults, start_ns)), key=lambda step: step[0])
         self._stalled = False
@@ -136,10 +141,14 @@ class Simulation:
         self._submitted += 1
         heapq.heappush(self._arrivals, (self.world.now_ns + int(at * _NS), self._submitted, job))
 
-    def spend(self, tenant: str, spent: bool) -> None:
-        """Say that a tenant's budget is gone, or there again."""
-        if self._scheduler is not None:
-            self._tell(BudgetSpent(tenant, spent))
+    def grant(self, tenant: str, usd: float) -> None:
+        """Give a tenant more to spend, or less; the scheduler is told where that makes a difference."""
+        before = self._left.get(tenant, 0.0)
+        self._left[tenant] = before + usd
+        if (before > 0) != (before + usd > 0):
+            self._observer.control(f"budget of {tenant} {'gone' if before > 0 else 'there again'}", self.world.now_ns)
+            if self._scheduler is not None:
+                self._tell(BudgetSpent(tenant, before > 0))
 
     def run(self, until: float | None = None) -> None:
         """Let time pass until every job has ended, or for so many seconds."""
@@ -203,6 +212,8 @@ class Simulation:
             node = worker.node
             if not node.leaving:
                 self._tell(WorkerUp(name, node.name, node.zone, node.spot, self.world.cluster.lane_memory))
+        for tenant in [tenant for tenant, left in self._left.items() if left <= 0]:
+            self._tell(BudgetSpent(tenant, True))
         for job in list(self._open.values()):
             self._orphaned[job.key] = self._open.pop(job.key)
             for attempt in job.resume(f"{job.key}~"):
@@ -301,6 +312,9 @@ class Simulation:
                 running.fate,
             )
         )  # fmt: skip
+        if job.model.tenant in self._left:
+            hours = (end_ns - running.started_ns) / 3600e9
+            self.grant(job.model.tenant, -hours * self.world.price(node.spot) / self.world.cluster.lanes)
 
     # What is decided
 

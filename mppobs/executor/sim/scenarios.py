@@ -6,13 +6,14 @@ Each has a name, runs in seconds, and returns its figures beside what they must 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from mppobs.executor.events import Load
 from mppobs.executor.faults import Fault, parse_faults
-from mppobs.executor.policies import Policy
+from mppobs.executor.policies import Policy, Share
 from mppobs.executor.sim.jobs import JobState
 from mppobs.executor.sim.model import GIB, MIB, Cluster, JobModel, StageModel
 from mppobs.executor.sim.observe import Tried
@@ -71,6 +72,8 @@ class Witness(Tally):
         self.written: set[tuple[int, int, int]] = set()
         self.twice = 0
         """Shards that were committed more than once."""
+        self.usd_of: defaultdict[str, float] = defaultdict(float)
+        """Cost of attempts by tenant, in US dollars."""
         self.critical_evicted = 0
         """Attempts of critical jobs that lost their node to an eviction."""
 
@@ -80,7 +83,9 @@ class Witness(Tally):
 
     def tried(self, tried: Tried) -> None:
         """Count an attempt."""
+        before = self.usd
         super().tried(tried)
+        self.usd_of[tried.job.model.tenant] += self.usd - before
         critical = tried.job.model.tier is Tier.CRITICAL
         self.critical_evicted += critical and tried.outcome is AttemptOutcome.PREEMPTED
 
@@ -215,6 +220,41 @@ def scheduler_outage(seed: int) -> Rehearsal:
     )
 
 
+def runaway(seed: int) -> Rehearsal:
+    """Have a tenant submit four times its jobs at once, with a budget, a quota and fair shares, and with none."""
+    cluster, planned = Cluster(nodes=10, lanes=8), 3
+    stage = StageModel("render", 600, 60.0)
+    usual = planned * stage.shards * stage.seconds * 1.1 / 3600 * cluster.usd_per_hour / cluster.lanes
+    jobs = [JobModel("scoring", "scoring-1", (StageModel("score", 800, 60.0),), "risk", tier=Tier.CRITICAL)]
+    jobs += [JobModel("thumbnails", f"thumbnails-{number}", (stage,), "media") for number in range(4 * planned)]
+    shares = Policy(tenants={"media": Share(quota=cluster.workers // 2, jobs=planned)})
+    spent, critical = [], []
+    for policy, budgets in ((shares, {"media": 1.25 * usual}), (Policy.plain(), {})):
+        witness = Witness(cluster)
+        simulation = Simulation(cluster, seed=seed, policy=policy, observer=witness, beat=_BEAT, budgets=budgets)
+        for job in reversed(jobs):
+            simulation.submit(job)
+        simulation.run(until=6 * HOUR)
+        spent.append(witness.usd_of["media"])
+        critical.append(next(job for job in simulation.jobs if job.model.tenant == "risk").end_ns / 1e9)
+        if budgets:
+            told, first = witness, simulation
+    over, sooner = spent[0] / (1.25 * usual), critical[0] / critical[1]
+    return Rehearsal(
+        "runaway",
+        (
+            Finding("budget of the tenant", 1.25 * usual, "usd"),
+            Finding("spent, with budget, quota and shares", spent[0], "usd"),
+            Finding("spent over the budget", over, "ratio", "at most 1.1", over <= 1.1),
+            Finding("spent, with none of them", spent[1], "usd"),
+            Finding("critical job of another tenant", critical[0], "seconds"),
+            Finding("critical job, with none of them", critical[1], "seconds"),
+            Finding("critical job, with over without", sooner, "ratio", "at most 0.5", sooner <= 0.5),
+        ),
+        _timeline(told, first),
+    )
+
+
 SCENARIOS: Final[dict[str, Scenario]] = {
     each.name: each
     for each in (
@@ -229,6 +269,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
             "The coordinator dies, a standby takes over, nothing is written twice.",
             scheduler_outage,
         ),
+        Scenario("runaway", "Four times the jobs at once: what budget, quota and fair shares leave of it.", runaway),
     )
 }
 """Every scenario by name."""
@@ -262,7 +303,7 @@ def _run(
 
 
 def _seconds(simulation: Simulation) -> float:
-    """Return when the last job ended, in seconds from the start."""
+    """Return when the last job ended that did, in seconds from the start."""
     return max(job.end_ns for job in simulation.jobs) / 1e9
 
 
@@ -275,4 +316,6 @@ def _timeline(witness: Witness, simulation: Simulation) -> tuple[tuple[float, st
         if not what.startswith("heartbeat")
         or any(not near.startswith("heartbeat") for _, near in story[max(index - 1, 0) : index + 2])
     ]
-    return (*kept, (_seconds(simulation), "everything has ended"))
+    waiting = sum(1 for job in simulation.jobs if job.end is None)
+    over = max(_seconds(simulation), kept[-1][0])
+    return (*kept, (over, f"{waiting} jobs wait" if waiting else "everything has ended"))

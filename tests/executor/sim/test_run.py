@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mppobs.executor.faults import parse_faults
-from mppobs.executor.policies import Policy, Share
+from mppobs.executor.policies import Policy
 from mppobs.executor.sim.model import Cluster, JobModel, StageModel
 from mppobs.executor.sim.run import Simulation
 from mppobs.model import AttemptOutcome, JobOutcome, Tier
@@ -132,16 +132,27 @@ def test_the_outputs_of_a_dead_coordinators_workers_win() -> None:
 
 def test_a_spent_budget_holds_back_what_can_wait() -> None:
     """Jobs that are not critical start nothing while their tenant's budget is gone, critical ones go on."""
-    book = Book()
-    simulation = Simulation(SMALL, observer=book, policy=Policy(tenants={"risk": Share()}))
-    simulation.spend("risk", True)
+    simulation = Simulation(SMALL, observer=Book(), budgets={"risk": 0.0})
     critical = JobModel("must", "must-1", job().stages, "risk", tier=Tier.CRITICAL)
-    simulation.submit(job(name="may", tenant="risk"))
+    simulation.grant("risk", 0.001)
+    simulation.submit(job(name="may", tenant="risk"), 120.0)
     simulation.submit(critical)
-    simulation.run(until=300.0)
+    simulation.run(until=600.0)
     ended = {state.model.pipeline for state in simulation.jobs if state.end is not None}
-    simulation.spend("risk", False)
+    simulation.grant("risk", 100.0)
     simulation.run()
 
     assert ended == {"must"}
     assert all(state.end is not None for state in simulation.jobs)
+
+
+def test_a_standby_knows_whose_budget_is_gone() -> None:
+    """A tenant that has spent everything starts nothing after a takeover either."""
+    simulation = Simulation(
+        SMALL, budgets={"risk": 0.001}, faults=parse_faults(["coordinator:at=60,for=10"]), observer=Book()
+    )
+    simulation.submit(job(200, name="may", tenant="risk"))
+    simulation.run(until=1200.0)
+
+    assert simulation.jobs[0].end is None
+    assert len(simulation.world.running) == 0
