@@ -9,6 +9,7 @@ holds it, since only then nothing can take it back.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import secrets
@@ -126,18 +127,22 @@ class Gang:
             self._follow(members, processes)
 
     def _members(self) -> list[Membership]:
+        """Return what each process is told; the secret is another one each time."""
         token = secrets.token_bytes(32).hex()
+        last = self._training.workers - 1
         members = []
         for stage, count in self._roles():
             for index in range(count):
+                dies = stage == STEP and index == last and not self._ledger.begun
                 role = "server" if stage == SERVE else "worker"
-                dies = stage == STEP and index == count - 1 and not self._ledger.begun
-                kill_step = self._kill_step if dies else 0
-                member = Membership(self._training, role, index, token, {}, kill_step)
-                steps = range(self._training.steps)
-                tries = {str(step): tried for step in steps if (tried := self._ledger.begun[stage, member.shard(step)])}
-                members.append(Membership(self._training, role, index, token, tries, kill_step))
+                member = Membership(self._training, role, index, token, kill_step=self._kill_step if dies else 0)
+                members.append(dataclasses.replace(member, tries=self._tries(stage, member)))
         return members
+
+    def _tries(self, stage: str, member: Membership) -> dict[str, int]:
+        """Return how often a process's part of each step was begun, where it was."""
+        counts = {step: self._ledger.begun[stage, member.shard(step)] for step in range(self._training.steps)}
+        return {str(step): count for step, count in counts.items() if count}
 
     def _follow(self, members: list[Membership], processes: list[subprocess.Popen[bytes]]) -> None:
         """Take in what the processes say until all are done, or one has ended before that."""

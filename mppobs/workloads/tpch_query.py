@@ -143,6 +143,7 @@ def scan(
         arguments=arguments or {},
         splittable=True,
         split=path_of(split_paths),
+        priority=-1,  # first on workers that may be evicted: a scan costs little to do again
     )
 
 
