@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from mppobs.workloads.checkpoints import Checkpoint, newest, save
 
@@ -43,3 +44,12 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
     np.savez(tmp_path / "checkpoint-00000001.npz", step=np.array({"run": "me"}, object))
 
     assert newest(tmp_path) is None
+
+
+def test_a_checkpoint_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    """What cannot be written whole is not there at all, and the one before it still serves."""
+    save(tmp_path, at(8))
+    with pytest.raises(ValueError, match="no number"):
+        save(tmp_path, Checkpoint(16, np.ones(1), np.ones(1), np.ones(1))._replace(step="no number"))  # type: ignore[arg-type]
+
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-00000008.npz"]

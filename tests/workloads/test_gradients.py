@@ -23,6 +23,7 @@ from mppobs.workloads.frames import (
     listen,
     receive,
     send,
+    swap,
     welcome,
 )
 from mppobs.workloads.gradients import ParameterServer, Pushing, Ring, all_reduce, slice_of
@@ -165,3 +166,27 @@ def test_strangers_are_turned_away() -> None:
                 connection.sendall(bytes([number]))
 
         assert {rank: connection.recv(1)[0] for rank, connection in found.items()} == {0: 4, 1: 2}
+
+
+def test_a_peer_that_never_was_is_told() -> None:
+    """No one behind a port is an error that names it, and one who does not come in time is counted."""
+    with listen() as server:
+        port = server.getsockname()[1]
+        server.settimeout(0.01)
+        with pytest.raises(BrokenExchangeError, match="1 of 1 peers did not connect"):
+            welcome(server, b"0" * 32, 1)
+    with pytest.raises(BrokenExchangeError, match=f"no connection to port {port}"):
+        greet(port, b"0" * 32, 0)
+
+
+def test_a_neighbour_that_dies_ends_the_ring(pair: tuple[socket.socket, socket.socket]) -> None:
+    """Who is in the middle of an exchange with a rank that is gone notices, whichever side it is on."""
+    right, left = pair
+    other, end = socket.socketpair()
+    with other, end:
+        end.close()
+        with pytest.raises(BrokenExchangeError, match=r"the peer is gone|Broken pipe"):
+            swap(right, other, FRAME, np.ones(3), 3)
+    left.close()
+    with pytest.raises(BrokenExchangeError, match="could not be sent"):
+        send(right, FRAME, np.ones(3))
