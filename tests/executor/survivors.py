@@ -14,6 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from mppobs.executor.workspace import Workspace
+from mppobs.sidecar.aggregator import open_engine
+from mppobs.sidecar.decide import DecideSettings
+from mppobs.sidecar.pace import EngineSettings
+from mppobs.sidecar.store_jobs import JobQuery, JobSummary
 
 ROOT = Path(__file__).parents[2]
 PROCESS = Path(__file__).with_name("survivor_process.py")
@@ -125,6 +129,22 @@ class Crew:
             assert time.monotonic() < deadline, f"{self.answers()}, {self.processes()}, {self.said()}"
             self.stand_by()
             time.sleep(0.05)
+
+    def judgement(self) -> JobSummary:
+        """Return the one run of the job, as a sidecar sees it from what all these processes recorded."""
+        quick = EngineSettings(DecideSettings(settle_seconds=0.1))
+        engine = open_engine(self.directory / "state", [self.directory / "journal"], quick)
+        try:
+            deadline = time.monotonic() + PATIENCE
+            jobs: list[JobSummary] = []
+            while [job.state for job in jobs] != ["settled"]:
+                assert time.monotonic() < deadline, jobs
+                engine.tick()
+                time.sleep(0.02)
+                jobs = list(engine.jobs(JobQuery(job_id="survivor")).jobs)
+        finally:
+            engine.close()
+        return jobs[0]
 
     def said(self) -> str:
         """Return what the processes wrote."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mppobs.model import JobOutcome, ShardOutcome
 from tests.executor.plans import expected
 from tests.executor.survivor_process import SHARDS
 from tests.executor.survivors import KINDS, Crew, strikes
@@ -53,4 +54,9 @@ def test_a_job_survives_its_processes(tmp_path: Path, crews: list[Crew], kills: 
         assert len(answer["rows"]) == 50
         assert answer["done"] == [SHARDS, 4]
         assert list(crew.exchange.iterdir()) == []
+        job = crew.judgement()
+        assert job.outcome is JobOutcome.SUCCESS
+        assert {outcome: count for outcome, count in job.shards.items() if count} == {
+            ShardOutcome.COMMITTED: SHARDS + 4
+        }
     assert all(killed[kind] for kind in KINDS), killed

@@ -13,10 +13,6 @@ import pytest
 from mppobs.errors import ConfigError
 from mppobs.executor import Executor
 from mppobs.model import AttemptOutcome, JobOutcome, ShardOutcome
-from mppobs.sidecar.aggregator import open_engine
-from mppobs.sidecar.decide import DecideSettings
-from mppobs.sidecar.pace import EngineSettings
-from mppobs.sidecar.store_jobs import JobQuery
 from mppobs.testing import capture
 from tests.executor.plans import as_dict, expected, group_by
 from tests.executor.survivor_process import SHARDS
@@ -39,7 +35,7 @@ def wait_for_shards(crew: Crew, count: int) -> None:
         time.sleep(0.01)
 
 
-def test_a_standby_finishes_the_job(crew: Crew, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_standby_finishes_the_job(crew: Crew, capsys: pytest.CaptureFixture[str]) -> None:
     """
     The coordinator is killed half-way and the standby ends the job: right, with nothing committed twice, as one run.
 
@@ -63,14 +59,7 @@ def test_a_standby_finishes_the_job(crew: Crew, tmp_path: Path, capsys: pytest.C
         print(f"\nlast heartbeat {last_beat:+.2f} s, killed 0, taken over {taken:+.2f} s with {takeover['committed']} "
               f"of {SHARDS + 4} shards committed")  # fmt: skip
 
-    engine = open_engine(tmp_path / "state", [tmp_path / "journal"], EngineSettings(DecideSettings(settle_seconds=0.1)))
-    try:
-        for _ in range(30):
-            engine.tick()
-            time.sleep(0.05)
-        (job,) = engine.jobs(JobQuery(job_id="survivor")).jobs
-    finally:
-        engine.close()
+    job = crew.judgement()
     assert job.outcome is JobOutcome.SUCCESS
     assert job.shards[ShardOutcome.COMMITTED] == job.planned == SHARDS + 4
     assert job.attempts[AttemptOutcome.SUCCESS] <= SHARDS + 4
