@@ -14,6 +14,8 @@ from mppobs.executor.events import (
     StageReady,
     StageSpec,
     Stop,
+    WorkerLost,
+    WorkerUp,
 )
 from mppobs.executor.plan import Limits, OnFailure
 from mppobs.executor.policies import Policy
@@ -96,3 +98,15 @@ def test_a_resumed_job_computes_what_it_finds_missing() -> None:
     assert again.attempt == AttemptId("j", 0, 1, 0)
     stand.start()
     assert [given.attempt.stage for given in submits(stand.finish(again.attempt))] == [1]
+
+
+def test_output_that_is_lost_twice_over_is_computed_by_one_attempt() -> None:
+    """A retry that still waits when its shard commits after all, and is wanted once more, is not made twice."""
+    stand = Stand(Policy(), *workers("a"))
+    stand.begin(JobSubmitted("j", (StageSpec(1), StageSpec(1, (0,)))))
+    stand.start()
+    stand.tell(WorkerLost("a.0"))
+    assert Commit(FIRST) in stand.finish(FIRST), "its worker was not dead after all"
+    stand.tell(OutputLost("j", 0, 0))
+    stand.tell(WorkerUp("b"), WorkerUp("c"))
+    assert len(stand.held) == 1

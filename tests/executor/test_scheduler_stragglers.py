@@ -12,6 +12,7 @@ from mppobs.executor.events import (
     Commit,
     JobEnded,
     SetAside,
+    ShardFailed,
     ShardSplit,
     Split,
     StageDone,
@@ -128,6 +129,15 @@ def test_a_copy_that_fails_costs_no_retry() -> None:
     (again,) = submits(stand.fail(slow))
     assert not again.speculative
     assert again.attempt.number == 2
+
+
+def test_a_shard_is_not_given_up_while_one_of_its_attempts_runs() -> None:
+    """Where the limit is reached by a copy, the original may still succeed."""
+    stand, slow = tail(Policy(speculation=QUICK), limits=Limits(attempts=1))
+    (copy,) = submits(wait(stand, 60))
+    stand.start()
+    assert not any(isinstance(action, ShardFailed) for action in stand.fail(copy.attempt))
+    assert stand.finish(slow)[0] == Commit(slow)
 
 
 def test_a_copy_goes_on_when_its_original_is_lost() -> None:
