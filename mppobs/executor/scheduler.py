@@ -178,14 +178,14 @@ class Scheduler:
             if event.outcome is AttemptOutcome.SUCCESS:
                 if running is not None:
                     self._watch.committed(running, event.duration_ns, now_ns)
-                    if stage.pressed_from:
-                        self._decider.relieve(stage)
+                    if stage.pressure.on_from and stage.pressure.ease():
+                        self._book.list(stage)
                 self._decider.succeeded(stage, attempt)
             elif event.outcome is AttemptOutcome.SUPERSEDED and event.winner is not None:
                 self._decider.succeeded(stage, attempt._replace(number=event.winner))
             elif running is not None:
                 if event.throttled and self._policy.back_pressure:
-                    self._decider.press(running, now_ns)
+                    stage.pressure.rise(len(stage.held) + 1, running.started_ns, now_ns)
                 self._decider.try_again(running, event, now_ns)
         self._decider.end_if_over(job)
 

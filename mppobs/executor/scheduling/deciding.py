@@ -21,7 +21,6 @@ from mppobs.executor.scheduling.jobs import (
     FAILED,
     REPLACED,
     UNDECIDED,
-    UNLIMITED,
     Job,
     Running,
     Special,
@@ -43,8 +42,8 @@ class Decider:
 
     def succeeded(self, stage: Stage, winner: AttemptId) -> None:
         """Decide a shard for an attempt, unless it may be replaced any moment."""
-        if winner.shard in stage.asking:
-            stage.asking[winner.shard] = winner
+        if winner.shard in stage.splits.asking:
+            stage.splits.asking[winner.shard] = winner
         else:
             self._commit(stage, winner)
 
@@ -159,15 +158,15 @@ class Decider:
         if job is None:
             return
         stage, shard = job.stages[event.stage], event.shard
-        winner = stage.asking.pop(shard, None)
-        stage.asked[shard] = None
+        winner = stage.splits.asking.pop(shard, None)
+        stage.splits.asked[shard] = None
         if not event.sizes:
             self._leave_whole(stage, shard, winner)
         elif stage.closed or stage.status[shard] != UNDECIDED:
             stage.add(event.sizes, FAILED)  # nobody wants them any more, but they have their positions
         else:
             children = stage.add(event.sizes, UNDECIDED)
-            stage.asked.update(dict.fromkeys(children))
+            stage.splits.asked.update(dict.fromkeys(children))
             stage.status[shard] = REPLACED
             stage.again.extend(children)
             self._stop_others(stage, shard)
@@ -181,7 +180,7 @@ class Decider:
             return
         if winner is not None:
             self._commit(stage, winner)
-        elif shard in stage.apart:
+        elif shard in stage.splits.apart:
             self.line_up(stage, shard)
 
     def output_lost(self, event: OutputLost) -> None:
@@ -267,29 +266,3 @@ class Decider:
             self._book.forget_all(job)
             self._book.tenants.end(job)
             self._book.out.append(JobEnded(job.key, job.outcome, job.reason))
-
-    # Back-pressure
-
-    def press(self, running: Running, now_ns: int) -> None:
-        """Run fewer attempts of a stage at a time, since one of them was throttled."""
-        stage = running.stage
-        if stage.pressed_from and running.started_ns < stage.pressed_ns:
-            return  # it was begun before the limit took hold
-        held = len(stage.held) + 1
-        stage.pressed_from = max(stage.pressed_from, held)
-        stage.pressed_ns = now_ns
-        stage.limit = min(stage.limit, policies.fewer_at_a_time(held))
-        stage.successes = 0
-
-    def relieve(self, stage: Stage) -> None:
-        """Run one attempt more at a time after a round without throttling, and as many as may be in the end."""
-        stage.successes += 1
-        if not policies.more_at_a_time(stage.limit, stage.successes):
-            return
-        stage.successes = 0
-        stage.limit += 1
-        if stage.limit >= stage.pressed_from:
-            stage.pressed_from = 0
-            stage.limit = stage.spec.cap or UNLIMITED
-        if stage.has_work:
-            self._book.list(stage)

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
+from mppobs.executor import policies
 from mppobs.executor.events import AttemptId, JobSubmitted, StageSpec
 from mppobs.executor.plan import OnFailure
 from mppobs.executor.policies import Blame, Share, order_largest_first, retry_budget
@@ -66,14 +67,87 @@ class Special:
         """What is kept for it, while that empties and while it runs there."""
 
 
+class Timing:
+    """How long a stage's attempts take: the mean of late, the quartiles of all, and how that goes with their input."""
+
+    __slots__ = ("durations", "mean_ns", "paces")
+
+    def __init__(self) -> None:
+        self.mean_ns = 0.0
+        self.durations = Sketch()
+        self.paces = Sketch()
+        """Nanoseconds for a MiB of input."""
+
+    def learn(self, duration_ns: int, size: int) -> None:
+        """Take in the duration of a successful attempt, and its input where that is known."""
+        if self.mean_ns > 0:
+            self.mean_ns += _MEAN_WEIGHT * (min(duration_ns, _OUTLIER * self.mean_ns) - self.mean_ns)
+        else:
+            self.mean_ns = float(duration_ns)
+        self.durations.add(duration_ns)
+        if size:
+            self.paces.add((duration_ns << _MIB_BITS) // size)
+
+    def expected_ns(self, size: int, median_ns: float, median_pace: float) -> float:
+        """Return how long a shard should take by its size, and no less than the median."""
+        return max(median_ns, median_pace * size / (1 << _MIB_BITS))
+
+
+class Pressure:
+    """How many attempts of a stage there may be at a time, which is fewer while they are throttled."""
+
+    __slots__ = ("_cap", "_since_ns", "_successes", "limit", "on_from")
+
+    def __init__(self, cap: int) -> None:
+        self._cap = cap or UNLIMITED
+        self.limit = self._cap
+        """Most attempts at a time."""
+        self.on_from = 0
+        """How many attempts there were at a time when the first was throttled; 0 while there is no pressure."""
+        self._since_ns = 0
+        self._successes = 0
+
+    def rise(self, held: int, started_ns: int, now_ns: int) -> None:
+        """Allow fewer, since one of so many was throttled that began then."""
+        if self.on_from and started_ns < self._since_ns:
+            return  # it was begun before the limit took hold
+        self.on_from = max(self.on_from, held)
+        self.limit = min(self.limit, policies.fewer_at_a_time(held))
+        self._since_ns, self._successes = now_ns, 0
+
+    def ease(self) -> bool:
+        """Count a success, and allow one more after a round of them; return whether that was so."""
+        self._successes += 1
+        if not policies.more_at_a_time(self.limit, self._successes):
+            return False
+        self._successes = 0
+        self.limit += 1
+        if self.limit >= self.on_from:
+            self.on_from, self.limit = 0, self._cap
+        return True
+
+
+class Splits:
+    """What has been asked about splitting a stage's shards."""
+
+    __slots__ = ("apart", "asked", "asking")
+
+    def __init__(self) -> None:
+        self.apart: dict[int, None] = {}
+        """Shards that are not begun before it is known whether they are split."""
+        self.asked: dict[int, None] = {}
+        """Shards that are not asked about again, nor their parts."""
+        self.asking: dict[int, AttemptId | None] = {}
+        """Shards that are perhaps being split, with the attempt that has succeeded meanwhile."""
+
+
 class Stage:
     """The shards of one stage of a job: which are decided, which are to be tried, and what they went through."""
 
     __slots__ = (
-        "again", "apart", "asked", "asking", "backups", "closed", "counts", "decided", "dependents", "durations",
-        "failed", "held", "index", "job", "limit", "limits", "listed", "local", "mean_ns", "needs", "numbers",
-        "opened", "order", "paces", "pending_backups", "position", "pressed_from", "pressed_ns", "ready", "shards",
-        "sizes", "spec", "special", "status", "successes", "watched",
+        "again", "backups", "closed", "counts", "decided", "dependents", "failed", "held", "index", "job", "limits",
+        "listed", "local", "needs", "numbers", "opened", "order", "pending_backups", "position", "pressure", "ready",
+        "shards", "sizes", "spec", "special", "splits", "status", "timing", "watched",
     )  # fmt: skip
 
     def __init__(self, job: Job, index: int, spec: StageSpec, committed: Sequence[int]) -> None:
@@ -104,28 +178,13 @@ class Stage:
         self.pending_backups: dict[int, None] = {}
         """The shards of those, for as long as the copy is neither begun nor given up."""
         self.special: dict[int, Special] = {}
-        self.apart: dict[int, None] = {}
-        """Shards that are not begun before it is known whether they are split."""
-        self.asked: dict[int, None] = {}
-        """Shards that are not to be split, since that has been asked for."""
-        self.asking: dict[int, AttemptId | None] = {}
-        """Shards that are perhaps being split, with the attempt that has succeeded meanwhile."""
+        self.splits = Splits()
+        self.pressure = Pressure(spec.cap)
+        self.timing = Timing()
         self.held: dict[AttemptId, Running] = {}
         """Attempts that workers hold, in the order in which they were handed out."""
-        self.limit = spec.cap or UNLIMITED
-        """Most attempts at a time."""
-        self.pressed_from = 0
-        """How many attempts there were at a time when the first was throttled; 0 while there is no pressure."""
-        self.pressed_ns = 0
-        """When the limit was last lowered."""
-        self.successes = 0
-        """Since the limit was changed."""
         self.local: Local | None = None
         self.sizes = array("Q")
-        self.mean_ns = 0.0
-        self.durations = Sketch()
-        self.paces = Sketch()
-        """Nanoseconds for a MiB of input."""
         self.watched = False
         """Whether it is looked at for stragglers from time to time."""
         self.listed = False
@@ -145,8 +204,8 @@ class Stage:
     def line_up(self) -> None:
         """Line up the first attempts of all shards that are not decided, but those that are kept apart."""
         order = order_largest_first(self.sizes) if self.sizes else range(self.shards)
-        if self.decided or self.apart:
-            status, apart = self.status, self.apart
+        if self.decided or self.splits.apart:
+            status, apart = self.status, self.splits.apart
             order = array("L", [shard for shard in order if status[shard] == UNDECIDED and shard not in apart])
         self.order = order
 
@@ -158,7 +217,7 @@ class Stage:
     @property
     def is_full(self) -> bool:
         """Return whether as many of its attempts are held as may be at a time."""
-        return len(self.held) >= self.limit
+        return len(self.held) >= self.pressure.limit
 
     def pop(self) -> int:
         """Return the next shard to be tried, or -1 where there is none."""
@@ -184,19 +243,9 @@ class Stage:
         while local is not None and self.position < len(order) and local.is_claimed(order[self.position]):
             self.position += 1
 
-    def learn(self, shard: int, duration_ns: int) -> None:
-        """Take the duration of a successful attempt into the mean and the quartiles."""
-        if self.mean_ns > 0:
-            self.mean_ns += _MEAN_WEIGHT * (min(duration_ns, _OUTLIER * self.mean_ns) - self.mean_ns)
-        else:
-            self.mean_ns = float(duration_ns)
-        self.durations.add(duration_ns)
-        if self.sizes and self.sizes[shard]:
-            self.paces.add((duration_ns << _MIB_BITS) // self.sizes[shard])
-
-    def expected_ns(self, shard: int, median_ns: float, median_pace: float) -> float:
-        """Return how long a shard should take by its size, and no less than the median."""
-        return max(median_ns, median_pace * self.sizes[shard] / (1 << _MIB_BITS)) if self.sizes else median_ns
+    def size_of(self, shard: int) -> int:
+        """Return a shard's input bytes; 0 where they are not known."""
+        return self.sizes[shard] if self.sizes else 0
 
     def add(self, sizes: Sequence[int], status: int) -> range:
         """Append shards and return their positions."""

@@ -54,7 +54,7 @@ class Placer:
     def _place_next(self, stage: Stage, now_ns: int) -> bool:
         """Place a stage's next shard, or have the stage or the shard wait. Returns whether workers may have room."""
         groups = self._groups_of(stage)
-        window = policies.window_by_duration(stage.mean_ns)
+        window = policies.window_by_duration(stage.timing.mean_ns)
         if stage.local is not None and not stage.again:
             return self._place_by_data(stage, stage.local, window, groups, now_ns)
         worker = self._book.pool.take(window, groups, stage.spec.priority < 0)

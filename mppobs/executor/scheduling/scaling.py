@@ -94,6 +94,6 @@ def _work_of(job: Job) -> tuple[float, int]:
         if stage.opened and not stage.closed and not stage.needs:
             left = stage.shards - stage.decided
             # What is not known yet is taken to be long: one worker for each shard.
-            work += left * (stage.mean_ns or _UNKNOWN_NS)
-            shards += min(left, stage.limit)
+            work += left * (stage.timing.mean_ns or _UNKNOWN_NS)
+            shards += min(left, stage.pressure.limit)
     return work, min(shards, job.cap)

@@ -36,11 +36,11 @@ class Watch:
     def committed(self, running: Running, duration_ns: int, now_ns: int) -> None:
         """Take in that an attempt has succeeded: perhaps enough of its stage is done to tell what is long."""
         stage, node = running.stage, running.worker.node
-        stage.learn(running.attempt.shard, duration_ns)
-        if node.strikes and duration_ns < _AS_USUAL * stage.mean_ns:
+        stage.timing.learn(duration_ns, stage.size_of(running.attempt.shard))
+        if node.strikes and duration_ns < _AS_USUAL * stage.timing.mean_ns:
             node.strikes -= 1
         rules = self._book.policy.speculation
-        if rules is None or stage.watched or stage.durations.count < rules.least_done:
+        if rules is None or stage.watched or stage.timing.durations.count < rules.least_done:
             return
         if stage.decided >= math.ceil(rules.done * stage.shards):
             stage.watched = True
@@ -54,12 +54,12 @@ class Watch:
         median = statistics.median_low(stage.sizes)
         for shard, size in enumerate(stage.sizes):
             if stage.status[shard] == UNDECIDED and policies.is_skewed(rules, size, median):
-                stage.apart[shard] = None
+                stage.splits.apart[shard] = None
                 self._ask(stage, shard, policies.parts_of(rules, size, median))
 
     def _ask(self, stage: Stage, shard: int, parts: int) -> None:
-        stage.asked[shard] = None
-        stage.asking[shard] = None
+        stage.splits.asked[shard] = None
+        stage.splits.asking[shard] = None
         self._book.out.append(Split(stage.job.key, stage.index, shard, parts))
 
     def _look(self, stage: Stage, now_ns: int) -> None:
@@ -68,9 +68,9 @@ class Watch:
         if rules is None or stage.closed:
             stage.watched = False
             return
-        lower, median, upper = stage.durations.quantiles(_QUARTERS)
+        lower, median, upper = stage.timing.durations.quantiles(_QUARTERS)
         threshold = policies.straggles_after(rules, lower, median, upper)
-        typical = _Typical(median, stage.paces.quantiles((0.5,))[0])
+        typical = _Typical(median, stage.timing.paces.quantiles((0.5,))[0])
         slow: list[tuple[float, int, Running]] = []
         soonest = now_ns + threshold
         for running in stage.held.values():
@@ -92,9 +92,9 @@ class Watch:
     def _judge(self, running: Running, elapsed: int, typical: _Typical) -> float:
         """Return how long an attempt will go on, or 0 where a copy does not help; have it split if it is skewed."""
         rules, stage, shard = self._book.policy.speculation, running.stage, running.attempt.shard
-        if rules is None or stage.status[shard] != UNDECIDED or shard in stage.asking:
+        if rules is None or stage.status[shard] != UNDECIDED or shard in stage.splits.asking:
             return 0.0
-        expected = stage.expected_ns(shard, *typical)
+        expected = stage.timing.expected_ns(stage.size_of(shard), *typical)
         cause = policies.cause_of(rules, elapsed, running.progress, expected)
         if cause is StragglerCause.SKEW:
             self._split_running(running, max(expected - elapsed, 0.0), expected)
@@ -107,7 +107,7 @@ class Watch:
     def _split_running(self, running: Running, left: float, whole: float) -> None:
         """Have a shard split that runs and has more to do than others, where that still pays."""
         rules, stage, shard = self._book.policy.splitting, running.stage, running.attempt.shard
-        if rules is None or not stage.spec.splittable or not stage.sizes or shard in stage.asked:
+        if rules is None or not stage.spec.splittable or not stage.sizes or shard in stage.splits.asked:
             return
         size, median = stage.sizes[shard], statistics.median_low(stage.sizes)
         if size >= rules.least_bytes:
