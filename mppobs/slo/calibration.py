@@ -65,7 +65,7 @@ class Calibration:
 
         >>> often_late = Calibration((tuple([Check(2.0, inside=False)] * 2),) * 10)
         >>> often_late.fitted(Prediction(8.0, 10.0, 11.0))
-        Prediction(low=8.8, middle=10.0, high=12.0)
+        Prediction(low=8.3, middle=10.0, high=12.0)
         """
         if len(self.runs) < LEAST_RUNS:
             return prediction

@@ -83,7 +83,7 @@ def definition(slo: Slo) -> str:
         value = getattr(slo.bounds, bound.name)
         parts.append(f"{value.normalize():f}" if isinstance(value, Decimal) else value)
     if slo.indicator is IndicatorKind.SPEND:
-        parts.append(slo.period_days)  # a minute's share of the money depends on it
+        parts += [slo.period_days, str(slo.objective)]  # a minute's share of the events depends on them
     text = json.dumps(parts, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 

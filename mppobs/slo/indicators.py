@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from fractions import Fraction
 from typing import Final
 
 from mppobs.model import JobOutcome, RunKind
@@ -226,14 +227,14 @@ def _checkpoint(slo: Slo, minute: MinuteFacts) -> bool | None:
 
 def _spend(slo: Slo, minute: MinuteFacts) -> Counts:
     """
-    Return the minute's share of twice the period's money as events, and what was spent of it as bad ones.
+    Return the minute's share of the period's events, and the cents that were spent as bad ones.
 
-    With an objective of one half the allowed bad events of a period are then exactly the money that may be spent, and
-    burn rate 1 is spending it evenly. What exceeds the minute's share is counted as events too: none is lost.
+    There are as many events as make the allowed bad ones exactly the money that may be spent, so burn rate 1 is
+    spending it evenly. What exceeds the minute's share is counted as events too: none is lost.
     """
     if slo.bounds.usd_per_period is None:
         return NOTHING
-    whole = int(slo.bounds.usd_per_period * 200)
+    whole = int(Fraction(slo.bounds.usd_per_period) * 100 / slo.budget) if slo.budget else 0
     minutes = slo.period_days * 1440
     share = (minute.minute + 1) * whole // minutes - minute.minute * whole // minutes
     return Counts(max(share, minute.spent_cents), minute.spent_cents)

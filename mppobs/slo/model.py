@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 from fractions import Fraction
+from typing import Final
 
 from mppobs.model import RunKind, Tier
 
@@ -59,6 +60,12 @@ UNITS: dict[IndicatorKind, EventUnit] = {
     IndicatorKind.PROMQL: EventUnit.QUERY,
 }
 """The unit in which each indicator counts."""
+
+SPEND_OBJECTIVE: Final = Fraction(19, 20)
+"""Of an SLO on money that names none: its events are twenty times the money, so it can burn up to 20 times too fast."""
+
+BY_RUN: Final = frozenset({EventUnit.JOB, EventUnit.SHARD})
+"""Units whose events belong to a run, and so to a kind of run. Minutes and cents do not, and queries are not ours."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ import promql_parser
 
 from mppobs.errors import ConfigError, nearest
 from mppobs.model import RunKind, Tier
-from mppobs.slo.model import Bounds, IndicatorKind, Slo
+from mppobs.slo.model import BY_RUN, UNITS, Bounds, IndicatorKind, Slo
 from mppobs.slo.openslo_time import calendar_of, period_of, window_words
 from mppobs.slo.short import bounds_words, dump, exact_decimal
 from mppobs.slo.spec import BOUND_KEYS, member, parse_bounds, parse_expected, parse_objective
@@ -175,7 +175,7 @@ class _Reader:
             owner=_text(ours, "owner"),
             tier=member(Tier, ours["tier"]) if "tier" in ours else Tier.STANDARD,
             bounds=bounds,
-            exclude=_run_kinds(ours["exclude"]) if "exclude" in ours else (),
+            exclude=_run_kinds(ours["exclude"], indicator) if "exclude" in ours else (),
             calendar=calendar_of(window),
             description=_text(spec, "description"),
             expected_events=_count(ours["expected-events"]) if "expected-events" in ours else expected,
@@ -379,8 +379,12 @@ def _check_method(item: Item, spec: Mapping[str, Item]) -> None:
         raise method.error(f"unknown {method.string()!r}; {nearest(method.string(), ['Occurrences'])}")
 
 
-def _run_kinds(item: Item) -> tuple[RunKind, ...]:
+def _run_kinds(item: Item, indicator: IndicatorKind) -> tuple[RunKind, ...]:
     """Return the kinds of run in a text with commas."""
+    if UNITS[indicator] not in BY_RUN:
+        raise item.error(
+            f"`exclude` has no effect on {indicator.value!r}: a {UNITS[indicator].value} belongs to no run"
+        )
     words = [word.strip() for word in item.string().split(",")]
     return tuple(member(RunKind, Item(word, item.file, item.line, item.path, word)) for word in words if word)
 

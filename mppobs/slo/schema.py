@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from mppobs.model import RunKind, Tier
-from mppobs.slo.model import UNITS, IndicatorKind
+from mppobs.slo.model import BY_RUN, UNITS, IndicatorKind
 from mppobs.slo.spec import BOUND_KEYS, IN_SECONDS, SHARED_KEYS
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -173,6 +173,8 @@ def _indicator(kind: IndicatorKind) -> Schema:
         **dict.fromkeys(BOUND_KEYS[kind], bound),
         **_shared(),
     }
+    if UNITS[kind] not in BY_RUN:
+        del properties["exclude"]
     required = [] if kind is IndicatorKind.SPEND else ["objective"]
     meaning = f"{_MEANINGS[kind]} One event is a {UNITS[kind].value}."
     return {"description": meaning, **_object(properties, required), "allOf": _wanted(kind) or [True]}

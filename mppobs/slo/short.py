@@ -11,7 +11,7 @@ import yaml
 
 from mppobs.errors import ConfigError
 from mppobs.model import Tier
-from mppobs.slo.model import UNITS, EventUnit, IndicatorKind, Slo
+from mppobs.slo.model import SPEND_OBJECTIVE, UNITS, EventUnit, IndicatorKind, Slo
 from mppobs.slo.spec import DAY, IN_SECONDS, SHARED_KEYS, parse_spec
 
 _UNITS: Final = (("d", DAY), ("h", 3600), ("m", 60), ("s", 1))
@@ -142,7 +142,7 @@ def _entry(slo: Slo) -> dict[str, Any]:
     own: dict[str, Any] = {}
     if _key(slo) != slo.indicator.value:
         own["indicator"] = slo.indicator.value
-    if slo.indicator is not IndicatorKind.SPEND or slo.objective != Fraction(1, 2):
+    if slo.indicator is not IndicatorKind.SPEND or slo.objective != SPEND_OBJECTIVE:
         own["objective"] = f"{exact_decimal(slo.objective * 100)}%"
     own |= {"description": slo.description, "stage": slo.stage}
     own |= {"tier": slo.tier.value if slo.tier is not Tier.STANDARD else "", "owner": slo.owner, "tenant": slo.tenant}

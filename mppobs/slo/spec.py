@@ -31,7 +31,7 @@ from typing import Final, TypeVar
 
 from mppobs.errors import ConfigError, nearest
 from mppobs.model import RunKind, Tier
-from mppobs.slo.model import UNITS, Bounds, EventUnit, IndicatorKind, Slo
+from mppobs.slo.model import BY_RUN, SPEND_OBJECTIVE, UNITS, Bounds, EventUnit, IndicatorKind, Slo
 from mppobs.units import parse_duration
 from mppobs.yamlfile import Item, load, loads
 
@@ -197,7 +197,7 @@ def _slo(team: str, pipeline: str, name: str, item: Item, shared: Mapping[str, I
         team=team,
         name=f"{pipeline}-{name}" if pipeline else name,
         indicator=indicator,
-        objective=parse_objective(keys["objective"]) if "objective" in keys else Fraction(1, 2),
+        objective=parse_objective(keys["objective"]) if "objective" in keys else SPEND_OBJECTIVE,
         period_days=period,
         pipeline=pipeline,
         tenant=_text(keys, "tenant"),
@@ -205,11 +205,28 @@ def _slo(team: str, pipeline: str, name: str, item: Item, shared: Mapping[str, I
         owner=_text(keys, "owner"),
         tier=member(Tier, keys["tier"]) if "tier" in keys else Tier.STANDARD,
         bounds=parse_bounds(indicator, keys, item),
-        exclude=tuple(member(RunKind, kind) for kind in keys["exclude"].items()) if "exclude" in keys else (),
+        exclude=_exclude(indicator, keys, own),
         calendar=keys["calendar"].boolean() if "calendar" in keys else False,
         description=_text(keys, "description"),
         expected_events=parse_expected(indicator, keys, period),
     )
+
+
+def _exclude(indicator: IndicatorKind, keys: Mapping[str, Item], own: Mapping[str, Item]) -> tuple[RunKind, ...]:
+    """
+    Return the kinds of run that do not count. What belongs to no run has none, whatever its pipeline leaves out.
+
+    To ask for it there is a mistake, since it would change nothing.
+    """
+    if "exclude" not in keys:
+        return ()
+    kinds = tuple(member(RunKind, kind) for kind in keys["exclude"].items())
+    if UNITS[indicator] in BY_RUN:
+        return kinds
+    if "exclude" in own:
+        events = f"a {UNITS[indicator].value} belongs to no run"
+        raise own["exclude"].error(f"`exclude` has no effect on {indicator.value!r}: {events}")
+    return ()
 
 
 def _indicator(name: str, own: Mapping[str, Item], item: Item) -> IndicatorKind:

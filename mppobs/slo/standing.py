@@ -126,7 +126,7 @@ def _allowed(slo: Slo, counts: Counts, days: int) -> Fraction:
     """Return how many events may be bad in so many days: of those that came, or of those expected if that is more."""
     expected = Fraction(slo.expected_events * days, slo.period_days)
     if slo.indicator is IndicatorKind.SPEND and slo.bounds.usd_per_period is not None:
-        expected = Fraction(slo.bounds.usd_per_period) * 200 * days / slo.period_days
+        expected = Fraction(slo.bounds.usd_per_period) * 100 * days / slo.period_days / slo.budget
     return max(allowed_bad(counts.total, slo.objective), expected * (1 - slo.objective))
 
 

@@ -455,7 +455,7 @@ def test_minutes_in_which_nobody_looked_are_no_events_but_money_has_its_share(tm
         after = rig.counts()
 
         assert after["nightly-freshness"].total - before["nightly-freshness"].total == 1
-        share = 200_000 * 60 // (30 * 1440)
+        share = 2_000_000 * 60 // (30 * 1440)
         assert after["nightly-spend"].total - before["nightly-spend"].total in (share, share + 1)
     finally:
         rig.close()

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from mppobs.cli.slo import app
+from mppobs.errors import ConfigError
 from mppobs.model import Tier
 from mppobs.slo.budget import burn_rate
 from mppobs.slo.lint import Check, Surroundings, legs_of, lint
 from mppobs.slo.model import Counts, IndicatorKind, Slo
+from mppobs.slo.spec import parse_spec
 
 PLANTED = """
 team: t
@@ -93,3 +95,26 @@ def test_a_budget_under_one_event_is_found(runs: int, objective: str, found: boo
     slo = Slo("t", "n", IndicatorKind.JOB_SUCCESS, Fraction(objective), 30, "p", owner="o", expected_events=runs)
     checks = {finding.check for finding in lint([slo], Surroundings(retention_days=400))}
     assert (Check.BUDGET_UNDER_ONE in checks) == found
+
+
+@pytest.mark.parametrize("tier", ["critical", "standard"])
+@pytest.mark.parametrize("period", ["7d", "30d", "90d"])
+def test_a_budget_of_money_can_fire_all_its_legs(tier: str, period: str) -> None:
+    """Of any tier and over any period: money may be spent many times too fast, so no leg is out of reach."""
+    spec = parse_spec(
+        f"team: t\npipelines: {{p: {{owner: o, tier: {tier}, objectives: "
+        f"{{spend: {{usd-per-period: 1000, period: {period}}}}}}}}}"
+    )
+
+    assert lint(spec.slos, Surroundings(retention_days=120)) == []
+
+
+@pytest.mark.parametrize("words", ["freshness: {objective: 99%, at-most: 1h", "spend: {usd-per-period: 10"])
+def test_leaving_out_runs_where_no_run_counts_is_a_mistake(words: str) -> None:
+    """Asked for at such an objective it is an error that says why; inherited it is left out."""
+    text = "team: t\ndefaults: {{exclude: [backfill]}}\npipelines: {{p: {{objectives: {{{}}}}}}}"
+    [slo] = parse_spec(text.format(words + "}")).slos
+    assert slo.exclude == ()
+
+    with pytest.raises(ConfigError, match=r"<text>:3: .*`exclude` has no effect on '(freshness|spend)': a "):
+        parse_spec(text.format(words + ", exclude: [drill]}"))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mppobs.errors import ConfigError
 from mppobs.model import RunKind, Tier
-from mppobs.slo.model import Bounds, EventUnit, IndicatorKind, Slo
+from mppobs.slo.model import BY_RUN, UNITS, Bounds, EventUnit, IndicatorKind, Slo
 from mppobs.slo.openslo import Imported, openslo_text, read_openslo
 from mppobs.slo.short import short_form
 from mppobs.slo.spec import DAY, IN_SECONDS, parse_spec
@@ -58,7 +58,7 @@ def slos(draw: st.DrawFn) -> Slo:
         owner=draw(texts),
         tier=draw(st.sampled_from(Tier)),
         bounds=draw(bounds(kind)),
-        exclude=tuple(draw(st.lists(st.sampled_from(RunKind), unique=True))),
+        exclude=tuple(draw(st.lists(st.sampled_from(RunKind), unique=True))) if UNITS[kind] in BY_RUN else (),
         calendar=draw(st.booleans()),
         description=draw(st.text(max_size=40)),
     )
