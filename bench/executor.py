@@ -1,8 +1,14 @@
 """
-What the executor costs: decisions of the pure scheduler, and no-op tasks beside the standard library's process pool.
+What the executor costs: decisions of the pure scheduler, no-op tasks, and a group-by through an exchange.
 
-The scheduler is measured in CPU time, with a simulated clock. Tasks are measured in wall time, both sides in turns,
-with every attempt recorded on our side. On a busy machine they measure who is woken first.
+The scheduler is measured in CPU time, with a simulated clock. The rest is wall time on two processes, each attempt
+recorded on our side, in turns with the standard library's pool, Dask and Ray: each side is a process of its own
+(`bench/sides.py`), and what counts is the median of its rounds. On a busy machine they measure who is woken first.
+
+The group-by reads 10 million rows of two integers from eight Parquet files and sums them into a million groups. Memory
+is the most that all processes of a side have at a time, what they share counted once, the page cache not at all.
+
+    python bench/executor.py [--rounds 5] [--tasks 10000] [--rows 10000000] [--shards 1000000] [--json]
 """
 
 from __future__ import annotations
@@ -10,21 +16,23 @@ from __future__ import annotations
 import argparse
 import heapq
 import json
-import math
 import random
 import resource
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import mppobs
-from mppobs.executor import Executor
+import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
+
 from mppobs.executor.events import (
     AttemptEnded,
     AttemptStarted,
@@ -43,7 +51,10 @@ SECOND = 1_000_000_000
 DECISIONS_PER_SECOND = 50_000.0
 SIMULATED_SECONDS = 60.0
 SIMULATED_SHARDS = 1_000_000
-WORKERS = 2
+FILES = 8
+PEERS = {"pool": "ProcessPoolExecutor", "dask": "Dask", "dask-p2p": "Dask p2p", "ray": "Ray"}
+SLOW = ("dask", "ray")
+"""Sides that take a tenth of the tasks for a measurement."""
 
 
 def simulate(shards: int, workers: int) -> tuple[float, int]:
@@ -68,50 +79,111 @@ def simulate(shards: int, workers: int) -> tuple[float, int]:
     return time.process_time() - began, decided
 
 
-def rate(tasks: int, work: Callable[[range], object]) -> float:
-    """Return tasks per second of wall time."""
-    began = time.perf_counter()
-    work(range(tasks))
-    return tasks / (time.perf_counter() - began)
+class Side:
+    """A process that is one side."""
+
+    def __init__(self, name: str, stack: ExitStack) -> None:
+        self.name = name
+        command = [sys.executable, str(Path(__file__).with_name("sides.py")), name]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        stack.callback(self._close)
+        self._answer()
+
+    def ask(self, **order: Any) -> dict[str, Any]:
+        """Have the side do something, and return what it says of it."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"bench/sides.py {self.name} ended with {self._process.wait()}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def _close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
 
 
-def no_ops(rounds: int, tasks: int) -> dict[str, list[float]]:
-    """Return tasks per second at chunks of 1 and 16, ours and the pool's, measured in turns."""
-    found: dict[str, list[float]] = {}
-    with Executor(WORKERS) as ours, ProcessPoolExecutor(WORKERS) as peer:
-        sides: dict[str, tuple[int, Callable[[range], object]]] = {
-            "1": (tasks, lambda items: ours.map(math.sqrt, items)),
-            "1 peer": (tasks, lambda items: list(peer.map(math.sqrt, items))),
-            "16": (tasks * 16, lambda items: ours.map(math.sqrt, items, chunk=16)),
-            "16 peer": (tasks * 16, lambda items: list(peer.map(math.sqrt, items, chunksize=16))),
-        }
-        for _, work in sides.values():
-            work(range(1000))  # processes start, functions are imported
-        for _ in range(rounds):
-            for name, (count, work) in sides.items():
-                found.setdefault(name, []).append(rate(count, work))
-    return found
+def no_ops(sides: dict[str, Side], rounds: int, tasks: int, chunk: int) -> dict[str, float]:
+    """Return tasks of a chunk a second by side, measured in turns."""
+    counts = {name: max(tasks // 10, 100) if name in SLOW else tasks for name in sides if name != "dask-p2p"}
+    found: dict[str, list[float]] = {name: [] for name in counts}
+    for name, count in counts.items():  # functions are imported
+        sides[name].ask(do="no-ops", tasks=count // 10 * chunk, chunk=chunk)
+    for _ in range(rounds):
+        for name, count in counts.items():
+            found[name].append(
+                count * chunk / sides[name].ask(do="no-ops", tasks=count * chunk, chunk=chunk)["seconds"]
+            )
+    return {name: statistics.median(values) for name, values in found.items()}
 
 
-def measure(rounds: int, tasks: int, shards: int) -> list[dict[str, object]]:
+def group_by(
+    sides: dict[str, Side], rounds: int, files: list[str], expected: list[int]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Return seconds and bytes of memory by side, measured in turns, one round more for the memory."""
+    found: dict[str, list[float]] = {name: [] for name in sides if name != "pool"}
+    memory: dict[str, float] = {}
+    for turn in range(-1, rounds + 1):  # the first is to get warm, the last for the memory
+        for name in found:
+            told = sides[name].ask(do="group", files=files, watch=turn == rounds)
+            if told["answer"] != expected:
+                raise SystemExit(f"{name} found {told['answer']}, not {expected}")
+            if turn == rounds:
+                memory[name] = told["memory"] / 2**20
+            elif turn >= 0:
+                found[name].append(told["seconds"])
+    return {name: statistics.median(values) for name, values in found.items()}, memory
+
+
+def make_files(directory: Path, rows: int) -> tuple[list[str], list[int]]:
+    """Write the rows; return the files, and the number of groups and the sum of all values."""
+    chance = np.random.default_rng(1)
+    groups, total, files = np.zeros(max(rows // 10, 1), bool), 0, []
+    for number in range(FILES):
+        keys, values = chance.integers(0, len(groups), rows // FILES), chance.integers(0, 1000, rows // FILES)
+        groups[keys] = True
+        total += int(values.sum())
+        path = directory / f"{number}.parquet"
+        parquet.write_table(pa.table({"k": keys, "v": values}), path, compression="none", use_dictionary=False)
+        files.append(str(path))
+    return files, [int(groups.sum()), total]
+
+
+def measure(rounds: int, tasks: int, rows: int, shards: int) -> list[dict[str, object]]:
     """Return the figures."""
     seconds, decided = simulate(shards, 10_000)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    with tempfile.TemporaryDirectory(prefix="mppobs-bench-") as journals:
-        mppobs.configure(directory=journals)
-        speeds = {name: statistics.median(values) for name, values in no_ops(rounds, tasks).items()}
     allowed = SIMULATED_SECONDS * shards / SIMULATED_SHARDS
-    return [
+    figures = [
         _figure("scheduler: decisions", decided / seconds, "per s", None, DECISIONS_PER_SECOND, at_least=True),
         _figure(f"scheduler: {shards:,} shards on 10,000 workers", seconds, "s", None, allowed, at_least=False),
         _figure("scheduler: memory of the process", memory, "MiB", None, 4096.0, at_least=False),
-        *(
-            _figure(
-                f"no-op tasks, chunk {n}", speeds[n], "per s", speeds[f"{n} peer"], speeds[f"{n} peer"], at_least=True
-            )
-            for n in ("1", "16")
-        ),
     ]
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mppobs-bench-")))
+        sides = {name: Side(name, stack) for name in ("ours", *PEERS)}
+        for chunk in (1, 16):
+            speeds = no_ops(sides, rounds, tasks, chunk)
+            figures += [
+                _figure(
+                    f"no-op tasks, chunk {chunk}, by {PEERS[peer]}", speeds["ours"], "per s", speeds[peer],
+                    speeds[peer], at_least=True,
+                )
+                for peer in speeds if peer != "ours"
+            ]  # fmt: skip
+        walls, memories = group_by(sides, rounds, *make_files(directory, rows))
+        for peer in [peer for peer in walls if peer != "ours"]:
+            for name, unit, found in (("time", "s", walls), ("memory", "MiB", memories)):
+                what = f"group-by of {rows:,} rows, {name}, by {PEERS[peer]}"
+                figures.append(_figure(what, found["ours"], unit, found[peer], found[peer], at_least=False))
+    return figures
 
 
 def _figure(
@@ -119,11 +191,11 @@ def _figure(
 ) -> dict[str, object]:
     return {
         "figure": name,
-        "value": round(value, 1),
+        "value": round(value, 2),
         "unit": unit,
-        "peer": round(peer, 1) if peer is not None else None,
+        "peer": round(peer, 2) if peer is not None else None,
         "ratio": round(value / peer, 2) if peer else None,
-        "target": round(target, 1),
+        "target": round(target, 2),
         "met": value >= target if at_least else value <= target,
     }
 
@@ -134,17 +206,18 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object per figure and line")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tasks", type=int, default=10_000, help="tasks per round")
+    parser.add_argument("--rows", type=int, default=10_000_000, help="rows that are grouped")
     parser.add_argument("--shards", type=int, default=SIMULATED_SHARDS, help="shards that are simulated")
     arguments = parser.parse_args()
-    figures = measure(arguments.rounds, arguments.tasks, arguments.shards)
+    figures = measure(arguments.rounds, arguments.tasks, arguments.rows, arguments.shards)
     if arguments.json:
         print("\n".join(json.dumps(figure) for figure in figures))
         return
-    print(f"{'figure':<50} {'value':>11} {'unit':<6} {'peer':>11} {'ratio':>6} {'target':>11}")
+    print(f"{'figure':<52} {'value':>11} {'unit':<6} {'peer':>11} {'ratio':>6} {'target':>11}")
     for each in figures:
         shown = {name: "" if value is None else value for name, value in each.items()}
         print(
-            f"{shown['figure']:<50} {shown['value']:>11} {shown['unit']:<6} {shown['peer']:>11} {shown['ratio']:>6} "
+            f"{shown['figure']:<52} {shown['value']:>11} {shown['unit']:<6} {shown['peer']:>11} {shown['ratio']:>6} "
             f"{shown['target']:>11} {'met' if each['met'] else 'MISSED'}"
         )
 
