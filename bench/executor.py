@@ -85,7 +85,10 @@ class Side:
     def __init__(self, name: str, stack: ExitStack) -> None:
         self.name = name
         command = [sys.executable, str(Path(__file__).with_name("sides.py")), name]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        # In a session of its own, which Linux gives a fair share of a busy machine (autogroup): Ray makes one anyway.
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
         stack.callback(self._close)
         self._answer()
 
