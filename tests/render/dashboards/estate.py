@@ -86,9 +86,14 @@ def prometheus_settings(directory: Path, sidecar: str, own: str, interval: str) 
 
 @contextmanager
 def estate(
-    directory: Path, *, interval: str = "2s", time_scale: int = TIME_SCALE, spec: str = SPEC
+    directory: Path,
+    *,
+    interval: str = "2s",
+    time_scale: int = TIME_SCALE,
+    spec: str = SPEC,
+    options: Sequence[str] = (),
 ) -> Iterator[Estate]:
-    """Start everything; stop it at the end."""
+    """Start everything, the sidecar with some options more; stop it at the end."""
     binary = require("prometheus", "prometheus")
     journals = directory / "journals"
     journals.mkdir(mode=0o700)
@@ -99,7 +104,8 @@ def estate(
     settings = prometheus_settings(directory, sidecar, own, interval)
     (directory / "prometheus.yml").write_text(json.dumps(settings))
     with ExitStack() as stack:
-        stack.enter_context(serving(_sidecar(directory, journals, sidecar), directory, f"http://{sidecar}", "/readyz"))
+        followed = [*_sidecar(directory, journals, sidecar), *options]
+        stack.enter_context(serving(followed, directory, f"http://{sidecar}", "/readyz"))
         home = directory / "prometheus"
         home.mkdir()
         url = stack.enter_context(serving([
@@ -109,10 +115,10 @@ def estate(
         yield Estate(Prometheus(url), f"http://{sidecar}", journals, directory)
 
 
-def _sidecar(directory: Path, journals: Path, address: str) -> Sequence[str]:
+def _sidecar(directory: Path, journals: Path, address: str) -> list[str]:
     prices = Path(tpch.__file__).with_name("prices.yaml")
     return [
         sys.executable, "-m", "mppobs.cli.main", "sidecar", "--port", address.split(":")[1],
         "--directory", str(journals), "--state-directory", f"{directory}/state", "--poll-seconds", "0.2",
-        "--settle-seconds", "1", "--max-stages", "3", "--slo", f"{directory}/slo.yaml", "--price-file", str(prices),
+        "--settle-seconds", "1", "--slo", f"{directory}/slo.yaml", "--price-file", str(prices),
     ]  # fmt: skip
