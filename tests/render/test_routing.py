@@ -8,15 +8,17 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mppobs.catalog.alerts import ALERTS
+from mppobs.catalog.alerts import ALERTS, Alert, Route
 from mppobs.errors import ConfigError
+from mppobs.model import Severity
 from mppobs.render.files import alert_annotations, alert_labels
 from mppobs.render.filling import fill
-from mppobs.render.routing import alertmanager, carried, inhibitions, load_routing
+from mppobs.render.routing import ROLES, alertmanager, carried, inhibitions, load_routing
 from mppobs.render.rules import Alerting, RuleSettings, groups
 from mppobs.render.templates import TEMPLATE
 from tests.servers import require, run
 
+ROOT = Path(__file__).parents[2]
 MAINTENANCE = """
 receivers:
   oncall: {webhook_configs: [{url: 'http://127.0.0.1:1/pager'}]}
@@ -145,6 +147,34 @@ def test_mistakes_name_their_place(tmp_path: Path, text: str, message: str) -> N
     (tmp_path / "routing.yaml").write_text(text)
     with pytest.raises(ConfigError, match=rf"routing\.yaml:1: .*{message}"):
         load_routing(tmp_path / "routing.yaml")
+
+
+def test_the_example_is_accepted(tmp_path: Path) -> None:
+    """Every kind of receiver, and a maintenance window, as the example names them."""
+    settings = load_routing(ROOT / "examples/routing.yaml")
+    (tmp_path / "templates").mkdir()
+    (tmp_path / "alertmanager.yml").write_text(alertmanager(["scoring"], settings))
+    done = run([require("amtool", "prometheus-alertmanager"), "check-config", str(tmp_path / "alertmanager.yml")])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {*ROLES, "owner-scoring"} == {*settings.receivers, "owner"}
+    assert _receivers(tmp_path / "alertmanager.yml", severity="ticket", route_owner="true", owner="scoring") == {
+        "owner-scoring"
+    }
+
+
+@pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert.name)
+def test_the_page_about_alerts_tells_the_truth(alert: Alert) -> None:
+    """Each alert stands in the table with how urgent it is and who hears of it."""
+    row = next(
+        line for line in (ROOT / "docs/alerting.md").read_text().splitlines() if line.startswith(f"| `{alert.name}`")
+    )
+    urgent, who = row.split(" | ")[2:4]
+    if alert.name != "Watchdog":
+        assert (alert.severity.value in urgent, "critical" in urgent) == (True, alert.critical_severity is not None)
+    words = {Route.ONCALL: "on-call", Route.OWNER: "owner", Route.FINOPS: "FinOps", Route.HEARTBEAT: "heartbeat"}
+    pages = Severity.PAGE in (alert.severity, alert.critical_severity) or alert.name == "MppSloBurn"
+    told = {words[route] for route in alert.routes if route is not Route.ONCALL or pages} or {"tickets"}
+    assert {word for word in (*words.values(), "tickets") if word in who} == told
 
 
 def test_receivers_are_as_given_or_loopback(config: Path) -> None:
