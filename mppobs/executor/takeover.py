@@ -74,8 +74,8 @@ class OpenJob:
         self.end()
 
     def remove(self) -> None:
-        """Remove its data. May be called twice."""
-        if self.elsewhere:
+        """Remove its data, unless it is another coordinator's by now. May be called twice."""
+        if self.elsewhere and self.place.held:
             self.files.remove()
         self.place.remove()
 

@@ -72,6 +72,11 @@ class JobPlace:
     _lease: int
 
     @property
+    def held(self) -> bool:
+        """Return whether it has not been released."""
+        return self._lease >= 0
+
+    @property
     def holder(self) -> str:
         """Return the host and the process that hold it."""
         return _self()
@@ -97,7 +102,8 @@ class JobPlace:
 
     def mark_ended(self) -> None:
         """Say that the job has ended: nobody else has to do with it while this process lives."""
-        (self.directory / "ended").touch()
+        if self.held:
+            (self.directory / "ended").touch()
 
     def release(self) -> None:
         """Let go of the place and leave it as it is. May be called twice."""
@@ -108,7 +114,7 @@ class JobPlace:
 
     def remove(self) -> None:
         """Remove everything, and let go. May be called twice."""
-        if self._lease >= 0:
+        if self.held:
             _remove_tree(self.directory)
         self.release()
 

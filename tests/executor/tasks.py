@@ -80,8 +80,11 @@ def throttled(task: TaskInput) -> int:
 
 
 def spoil(task: TaskInput) -> None:
-    """Change a byte of everything that the first stage has put out."""
+    """Change a byte of everything that the first stage has put out, or remove it."""
     for path in Path(task.arguments["directory"]).glob("job-*/0/*/data.exchange"):
+        if task.arguments["how"] == "gone":
+            path.unlink()
+            continue
         data = bytearray(path.read_bytes())
         data[len(data) // 3] ^= 1
         path.write_bytes(data)

@@ -203,7 +203,10 @@ def test_throttled_tasks_wait_as_long_as_they_are_told(executor: Executor, captu
     assert result.answer == [1]
 
 
-def test_damaged_exchange_data_is_computed_again(executor: Executor, captured: Captured, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["changed", "gone"])
+def test_damaged_exchange_data_is_computed_again(
+    executor: Executor, captured: Captured, tmp_path: Path, how: str
+) -> None:
     """Data that was changed on disk is never read as if it were right: the shards that wrote it run again, once."""
     numbers, sums = group_by(shards=2).stages
     spoil = Stage(
@@ -211,7 +214,7 @@ def test_damaged_exchange_data_is_computed_again(executor: Executor, captured: C
         "tests.executor.tasks:spoil",
         (ShardPlan(0),),
         after=("numbers",),
-        arguments={"directory": str(tmp_path / "exchange")},
+        arguments={"directory": str(tmp_path / "exchange"), "how": how},
     )
     sums = Stage("sums", sums.task, reads=("numbers",), after=("spoil",), limits=QUICK)
     result = executor.run(Plan("test", (numbers, spoil, sums)))

@@ -113,6 +113,9 @@ def test_who_hangs_is_fenced_off(tmp_path: Path, locked: bool) -> None:
     new.renew(time.time_ns())
     assert workspace.take(old.directory) is None
     old.release()
+    old.mark_ended()
+    old.remove()
+    assert not (new.directory / "ended").exists()
     assert workspace.take(old.directory) is None or not locked
     new.remove()
 
