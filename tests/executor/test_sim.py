@@ -12,7 +12,7 @@ import mppobs
 from mppobs.executor import Executor, JobResult, Limits, Plan, ShardPlan, Stage
 from mppobs.executor.backends.base import Down, Draining, Up
 from mppobs.executor.backends.sim import START_NS, SimBackend
-from mppobs.executor.faults import parse_faults
+from mppobs.executor.faults import arm, parse_faults
 from mppobs.executor.sim.model import Cluster
 from mppobs.instrument.recorder import RECORDER
 from mppobs.journal import reader
@@ -107,6 +107,14 @@ def test_what_is_recorded_is_of_simulated_time(tmp_path: Path, journal: Path) ->
     assert len([each for each in records if isinstance(each, CommitRecord)]) == 42
     assert all(START_NS <= each.start_ns <= each.start_ns + each.duration_ns <= end_ns for each in attempts)
     assert sum(each.rows for each in attempts) > 0
+
+
+def test_faults_of_tasks_are_the_worlds_to_do(tmp_path: Path) -> None:
+    """What an executor would have done to its tasks is not done a second time."""
+    backend = SimBackend(2)
+    armed = arm(parse_faults(["retry-storm:severity=1"]), 0)
+    with Executor(backend=backend, clock=backend.clock, directory=tmp_path / "work", faults=armed) as executor:
+        assert executor.run(plan()).outcome is JobOutcome.SUCCESS
 
 
 def test_a_job_that_cannot_go_on_says_so(tmp_path: Path) -> None:
