@@ -121,8 +121,9 @@ class Jobs:
         for directory in self._workspace.places():
             if not job_id or self._name_of(directory) == job_id:
                 place = self._workspace.take(directory)
-                if place is not None:
-                    yield from self._take_over(place)
+                opened = None if place is None else self._take_over(place)
+                if opened is not None:
+                    yield opened
 
     def alive(self, job_id: str) -> bool:
         """Return whether there is a job, of this name unless it is empty."""
@@ -132,11 +133,19 @@ class Jobs:
         """Remove the directory if it was a temporary one. May be called twice."""
         self._workspace.close()
 
-    def _take_over(self, place: JobPlace) -> Iterator[OpenJob]:
-        old = recover(place.earlier_decisions())
-        if old is None:
-            place.remove()  # it died before anybody was told of the job
-            return
+    def _take_over(self, place: JobPlace) -> OpenJob | None:
+        """Go on with a job, or let go of its place and raise what was in the way, such as a plan that is not known."""
+        try:
+            old = recover(place.earlier_decisions())
+            if old is None:
+                place.remove()  # it died before anybody was told of the job
+                return None
+            return self._restore(place, old)
+        except BaseException:
+            place.release()
+            raise
+
+    def _restore(self, place: JobPlace, old: Recovered) -> OpenJob:
         files = open_files(old.begun.root, place.fence)
         in_place = {index: files.committed(index) for index in range(len(old.begun.plan.stages))}
         takeover = _takeover(place, old, in_place)
@@ -147,7 +156,7 @@ class Jobs:
         if end is not None:
             opened.job.finish(end._replace(job=opened.job.key))
             opened.end()
-        yield opened
+        return opened
 
     def _open(self, place: JobPlace, begun: Begun, takeovers: tuple[Takeover, ...]) -> OpenJob:
         """Open a job, and write down that it is open."""

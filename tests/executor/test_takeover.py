@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import struct
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 
 from mppobs.errors import ConfigError
 from mppobs.executor import Executor
+from mppobs.executor.workspace import Workspace
 from mppobs.model import AttemptOutcome, JobOutcome, ShardOutcome
 from mppobs.testing import capture
 from tests.executor.plans import as_dict, expected, group_by
@@ -93,6 +96,19 @@ def test_what_is_not_dead_is_not_taken(tmp_path: Path) -> None:
         assert as_dict(handle.result()) == expected(shards=3)
         handle.remove()
         assert second.stand_by("other", timeout=0.2) is None
+
+
+def test_a_plan_that_is_not_known_here_is_told(tmp_path: Path) -> None:
+    """What cannot be gone on with is an error, and whoever knows more of it may try again at once."""
+    with capture(), Executor(1, tmp_path / "x") as executor:
+        place = Workspace(tmp_path / "x", 60.0).create()
+        body = b"cnowhere.at.all\nthing\n."
+        place.decisions.write_bytes(struct.pack("<II", len(body), zlib.crc32(body)) + body)
+        place.release()
+        for _ in range(2):
+            with pytest.raises(ModuleNotFoundError, match="nowhere"):
+                executor.resume()
+        assert list((tmp_path / "x").glob("job-*"))
 
 
 def test_jobs_side_by_side(tmp_path: Path) -> None:
