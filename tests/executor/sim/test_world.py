@@ -84,8 +84,9 @@ def replace_shard(shard: int) -> Demand:
 
 
 def test_a_node_dies_once() -> None:
-    """Twice told to die, it is lost once, noticed once, and one other comes for it."""
-    world = World(EVEN, 1, parse_faults(["node-loss:at=20,target=node-1", "zone-loss:at=20,target=zone-b"]))
+    """Evicted, lost and lost with its zone, it is gone once, noticed once, and one other comes for it."""
+    faults = ["eviction:at=12,for=1,target=node-1", "node-loss:at=20,target=node-1", "zone-loss:at=20,target=zone-b"]
+    world = World(EVEN, 1, parse_faults(faults))
     events(world, 10)
     found = events(world, 300)
     lost = [event.worker for _, event in found if isinstance(event, WorkerLost)]
