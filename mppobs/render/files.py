@@ -14,6 +14,7 @@ import yaml
 
 from mppobs.catalog.alerts import Alert
 from mppobs.catalog.panels import panel_path
+from mppobs.render.expressions import BY_PIPELINE
 from mppobs.render.promql import Durations
 from mppobs.render.rules import Alerting, Group, Recording, RuleSettings
 from mppobs.slo.windows import LEGS
@@ -83,11 +84,17 @@ def alert_annotations(rule: Alerting, settings: RuleSettings) -> dict[str, str]:
         **lasting(dict(rule.labels).get("leg", "")),
         "next_command": alert.next_command,
         "runbook_url": f"{settings.runbooks_url}/{alert.runbook}",
-        "dashboard_url": f"{settings.dashboards_url}{panel_path(alert.name)}",
+        "dashboard_url": f"{settings.dashboards_url}{panel_path(alert.name)}{_chosen(alert)}",
     }
     for label, value in rule.labels:
         texts = {key: text.replace(f"{{{{ $labels.{label} }}}}", value) for key, text in texts.items()}
     return texts
+
+
+def _chosen(alert: Alert) -> str:
+    """Return what a link chooses on the dashboard: the pipeline and the cluster that an alert is about."""
+    names = ("cluster", "pipeline") if alert.name in {*BY_PIPELINE, "MppCriticalJobFailed"} else ()
+    return "".join(f"&var-{name}={{{{ $labels.{name} | urlquery }}}}" for name in names)
 
 
 def lasting(leg: str) -> dict[str, str]:

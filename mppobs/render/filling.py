@@ -7,11 +7,12 @@ Written from the documentation of the functions and held against the real promto
 from __future__ import annotations
 
 import re
+import urllib.parse
 from collections.abc import Callable, Mapping
 from typing import Final
 
 _ACTION: Final = re.compile(r"\{\{ (.*?) \}\}")
-_LABEL: Final = re.compile(r"\$labels\.(\w+)")
+_LABEL: Final = re.compile(r"\$labels\.(\w+)( \| urlquery)?")
 
 
 def fill(template: str, labels: Mapping[str, str], value: float) -> str:
@@ -28,10 +29,13 @@ def fill(template: str, labels: Mapping[str, str], value: float) -> str:
         inner = found.group(1)
         label = _LABEL.fullmatch(inner)
         if label is not None:
-            return labels.get(label.group(1), "")
+            text = labels.get(label.group(1), "")
+            return urllib.parse.quote_plus(text, safe="~") if label.group(2) else text
         subject, _, function = inner.partition(" | ")
         if subject != "$value" or function not in _FUNCTIONS:
-            raise ValueError(f"no such template action: {inner!r}; known are $labels.x and $value | {list(_FUNCTIONS)}")
+            raise ValueError(
+                f"no such template action: {inner!r}; known are $labels.x, | urlquery, and $value | {list(_FUNCTIONS)}"
+            )
         return _FUNCTIONS[function](value)
 
     return _ACTION.sub(action, template)

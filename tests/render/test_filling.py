@@ -15,8 +15,8 @@ VALUES = (
     5e9, 3.2e13, 0.0312, 0.00047, 1e-7, 2 / 3,
 )  # fmt: skip
 TEXT = (
-    "{{ $labels.slo }} {{ $labels.none }}: {{ $value | humanize }}, {{ $value | humanizeDuration }}, "
-    "{{ $value | humanizePercentage }}"
+    "{{ $labels.slo }} {{ $labels.slo | urlquery }} {{ $labels.none }}: "
+    "{{ $value | humanize }}, {{ $value | humanizeDuration }}, {{ $value | humanizePercentage }}"
 )
 
 
@@ -24,11 +24,11 @@ def test_texts_are_filled_in_as_prometheus_does(tmp_path: Path) -> None:
     """Numbers, durations, percentages, and labels that are there and that are not."""
     rule = {"alert": "A", "expr": "x", "annotations": {"text": TEXT}}
     (tmp_path / "rules.yaml").write_text(json.dumps({"groups": [{"name": "g", "rules": [rule]}]}))
-    series = [{"series": f'x{{slo="s{index}"}}', "values": f"{value:.17g}"} for index, value in enumerate(VALUES)]
+    series = [{"series": f'x{{slo="s {index}/ä&~"}}', "values": f"{value:.17g}"} for index, value in enumerate(VALUES)]
     expected = [
         {"exp_labels": labels, "exp_annotations": {"text": fill(TEXT, labels, value)}}
         for index, value in enumerate(VALUES)
-        for labels in ({"slo": f"s{index}"},)
+        for labels in ({"slo": f"s {index}/ä&~"},)
     ]
     look = {"eval_time": "0s", "alertname": "A", "exp_alerts": expected}
     test = {"interval": "1m", "input_series": series, "alert_rule_test": [look]}
