@@ -245,7 +245,7 @@ def _runs(settings: Settings) -> Section:
                 Column("Value #C", "Predicted finish", MOMENT, 150, mappings=nothing("no plan yet")),
                 Column("Value #D", "Deadline", MOMENT, 150, mappings=nothing("none")),
                 Column("Value #E", "To spare", AGE, 110, 0, Steps((0, AMBER), (60, GREEN), base=RED),
-                       "color-background", mappings=nothing("–")),
+                       "color-background", mappings=nothing("–", "transparent")),
             ),
             order=("To spare", False), empty="Nothing runs.",
         ),

@@ -17,6 +17,9 @@ Area = tuple[float, float, float, float]
 _HEAD: Final = 26
 _LINE: Final = 27
 _LEAST: Final = 90
+_LINK: Final = "#6e9fff"
+_BARE: Final = ("text", "transparent")
+"""Colours that leave a cell as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,7 @@ def draw_table(sheet: Sheet, shown: Shown, area: Area) -> None:
     widths = _widths(fields, width - 16)
     left = x + 8
     for title, wide in zip(grid.titles, widths, strict=True):
-        sheet.text(left + 6, y + _HEAD / 2, title, size=8.5, fill="#6e9fff", bold=True, room=wide - 10)
+        sheet.text(left + 6, y + _HEAD / 2, title, size=8.5, fill=_LINK, bold=True, room=wide - 10)
         left += wide
     fits = int((height - _HEAD - 4) // _LINE)
     for place, row in enumerate(grid.rows[:fits]):
@@ -107,13 +110,14 @@ def _draw_cell(sheet: Sheet, value: Any, field: Mapping[str, Any], left: float, 
     fill = named or (colour_of(value, field) if is_number else "text")
     cell = field["custom"].get("cellOptions", {}).get("type", "auto")
     middle = top + _LINE / 2
-    if cell == "color-background" and fill != "text" and text:
+    if cell == "color-background" and fill not in _BARE and text:
         sheet.box(left + 2, top + 3, wide - 4, _LINE - 5, ground(fill))
         sheet.text(left + 8, middle, text, fill=BRIGHT, bold=True, room=wide - 14)
     elif cell == "gauge" and is_number:
         _draw_gauge(sheet, value, field, text, fill, left, top, wide)
     else:
-        shade = colour(fill) if cell == "color-text" or named else "#6e9fff" if field.get("links") else TEXT
+        own = (cell == "color-text" or named) and fill not in _BARE
+        shade = colour(fill) if own else _LINK if field.get("links") else TEXT
         sheet.text(left + 6, middle, text, fill=shade, room=wide - 10)
 
 
