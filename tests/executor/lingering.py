@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 
@@ -33,3 +34,8 @@ def persist(task: TaskInput) -> str:
 def gather_memory(task: TaskInput) -> int:
     """Hold so many bytes."""
     return len(bytearray(task.arguments["bytes"]))
+
+
+def has_loaded(task: TaskInput) -> bool:
+    """Return whether a module was imported by now."""
+    return task.arguments["module"] in sys.modules

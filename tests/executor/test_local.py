@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,13 +12,18 @@ from pathlib import Path
 import pytest
 
 from mppobs.executor.attempt import AttemptOrder, Report, StageOrder
-from mppobs.executor.backends.base import Down, Ended, News, Started, Up, WorkersBrokenError
-from mppobs.executor.backends.local import LocalBackend
+from mppobs.executor.backends.base import Down, Ended, News, Place, Started, Up, WorkersBrokenError
+from mppobs.executor.backends.local import LocalBackend, Pool
+from mppobs.executor.backends.recording import recording
 from mppobs.executor.backends.wire import Inbox, Outbox, frame
 from mppobs.executor.backends.worker import pack_report, unpack_report
 from mppobs.executor.events import AttemptId
 from mppobs.executor.shuffle import Output
-from mppobs.model import AttemptOutcome, Reason
+from mppobs.model import AttemptOutcome, Reason, WorkerRecord
+from mppobs.testing import capture
+from tests.executor.rig import JobOnRig, Rig
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -128,3 +135,66 @@ def test_a_full_pipe_keeps_what_it_cannot_take() -> None:
     outbox.put(b"to nobody")
     assert outbox.flush()
     os.close(writing)
+
+
+def test_a_task_that_takes_too_much_memory_ends_alone(tmp_path: Path) -> None:
+    """With a limit of memory the attempt ends as an error of the platform, and its worker goes on."""
+    made = LocalBackend(1, recording(), "w", Pool(places=(Place(memory_bytes=64 << 20),)))
+    rig = Rig(made, tmp_path / "journal")
+    rig.wait_for_workers(1)
+    small = JobOnRig(rig, tmp_path, "lingering:gather_memory", bytes=16 << 20)
+    large = JobOnRig(rig, tmp_path, "lingering:gather_memory", bytes=256 << 20)
+
+    ended = rig.ended(small.give("w-1", 0), large.give("w-1", 0), small.give("w-1", 1))
+
+    outcomes = [(each.report.outcome, each.report.reason) for each in ended]
+    assert outcomes[0] == outcomes[2] == (AttemptOutcome.SUCCESS, Reason.NONE)
+    assert outcomes[1] == (AttemptOutcome.ERROR, Reason.MEMORY)
+    assert rig.of(Down) == []
+    made.close()
+
+
+def test_workers_are_spread_over_the_places_they_are_given(tmp_path: Path) -> None:
+    """Each says where it is when it comes up, and says so in its journal; its replacement takes the same place."""
+    places = (Place("n-0", "a"), Place("n-1", "b", spot=True))
+    with capture() as captured:
+        made = LocalBackend(3, recording(), "w", Pool(places=places))
+        rig = Rig(made, captured.directory)
+        rig.wait_for_workers(3)
+        assert sorted(made.places.values()) == sorted([*places, places[0]])
+        victim = next(name for name, place in made.places.items() if place.spot)
+
+        made.kill(victim)
+        rig.until(lambda: Down(victim, Reason.WORKER_LOST) in rig.heard, "the death")
+        rig.wait_for_workers(3)
+
+        assert sorted(made.places.values()) == sorted([*places, places[0]])
+        made.close()
+        told = {record.info.worker: record.info for record in captured.of(WorkerRecord)}
+    assert (told[victim].node, told[victim].zone, told[victim].spot) == ("n-1", "b", True)
+
+
+def test_a_spare_process_takes_the_place_of_a_dead_one(tmp_path: Path) -> None:
+    """It was started beforehand: no process is forked between the death and the replacement."""
+    made = LocalBackend(1, recording(), "w", Pool(spares=1))
+    rig = Rig(made, tmp_path / "journal")
+    rig.wait_for_workers(1)
+    (spare,) = set(made.process_ids) - set(made.pids.values())
+
+    made.kill("w-1")
+    rig.until(lambda: made.pids.get("w-2"), "the replacement")
+
+    assert made.pids == {"w-2": spare}
+    rig.until(lambda: len(made.process_ids) == 2, "another spare")
+    made.close()
+
+
+def test_modules_are_imported_before_the_first_task(tmp_path: Path) -> None:
+    """What the pool is told to preload is there in a new process, so that no task pays for it."""
+    (tmp_path / "slow_to_import.py").write_text("")
+    command = [sys.executable, "-m", "tests.executor.preloading", str(tmp_path), "slow_to_import"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+
+    told = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+
+    assert told.stdout == "True\n"

@@ -121,9 +121,14 @@ class LocalBackend:
         return {child.name: child.pid for child in list(self._children.values()) if child.ready}
 
     @property
+    def process_ids(self) -> list[int]:
+        """Return the process IDs of all processes: workers that are up, those that are not yet, and spares."""
+        return list(self._living)
+
+    @property
     def places(self) -> dict[str, Place]:
         """Return the workers that are up, and where each is said to be."""
-        return {name: child.seat.place for name, child in self._children.items() if child.ready and child.seat}
+        return {name: child.seat.place for name, child in list(self._children.items()) if child.ready and child.seat}
 
     def start(self) -> None:
         """Start the processes that are missing; they report as `Up`."""
