@@ -228,6 +228,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("mppobs_lost_records_total", Type.COUNTER, "Records of running jobs that were folded before a restart and gone after it."),
     Metric("mppobs_quarantined_journals_total", Type.COUNTER, "Times that a journal was left alone because rounds failed on it."),
     Metric("mppobs_unreadable_files_total", Type.COUNTER, "Looks at files that are no journal's, or could not be read at the time."),
+    Metric("mppobs_failed_predictions_total", Type.COUNTER, "Predictions of a job's finish that could not be made because the code failed."),
     Metric("mppobs_received_bytes_total", Type.COUNTER, "Journal bytes received from agents.", (), "bytes"),
     Metric("mppobs_shipped_bytes_total", Type.COUNTER, "Journal bytes acknowledged by the aggregator (agent).", (), "bytes"),
     Metric("mppobs_ship_errors_total", Type.COUNTER, "Requests to the aggregator that failed (agent)."),

@@ -251,6 +251,11 @@ class Engine:
         summary = self.store.job(key)
         return self.archive.shards(summary, query) if summary else []
 
+    @property
+    def failed_predictions(self) -> int:
+        """Return how many predictions could not be made because the code itself failed."""
+        return self._slo_keeper.failed_predictions
+
     def lag_seconds(self) -> float:
         """Return how old the oldest bytes may be that are written and not folded."""
         return max(0, self._clock.time_ns() - self._caught_up_ns) / 1e9

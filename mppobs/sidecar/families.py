@@ -286,6 +286,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "mppobs_lost_records_total": _tool(lambda tool: tool.lost_records),
     "mppobs_quarantined_journals_total": _tool(lambda tool: tool.quarantined_journals),
     "mppobs_unreadable_files_total": _tool(lambda tool: tool.unreadable_files),
+    "mppobs_failed_predictions_total": _tool(lambda tool: tool.failed_predictions),
     "mppobs_received_bytes_total": _tool(lambda tool: tool.received_bytes),
     "mppobs_shipped_bytes_total": _tool(lambda tool: tool.shipped_bytes),
     "mppobs_ship_errors_total": _tool(lambda tool: tool.ship_errors),

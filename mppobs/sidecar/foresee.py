@@ -7,6 +7,7 @@ had again after a restart.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
@@ -25,6 +26,8 @@ from mppobs.slo.past import RUNS, Run, StageRun, learn
 from mppobs.slo.predict import predict
 from mppobs.slo.progress import Finished, Going, Lanes, Past, Seconds, StageNow, progress_now
 from mppobs.trace_ids import trace_id
+
+_log = logging.getLogger(__name__)
 
 LOOK_SECONDS: Final = 5.0
 """Between two looks at a job; a hundredth of the time that it is allowed where that is less."""
@@ -59,6 +62,8 @@ class Onlooker:
         self._jobs: dict[JobKey, _Job] = {}
         self._runs: dict[Who, list[Run]] = {}
         self._pasts: dict[Who, Past] = {}
+        self.failed = 0
+        """Predictions that could not be made because this code itself failed."""
 
     def due(self, running: Mapping[JobKey, RunningJob], now_ns: int) -> list[RunningJob]:
         """Return the jobs that are to be looked at now; those that have ended, and wait for judgement, always."""
@@ -85,7 +90,13 @@ class Onlooker:
                 return Seen(facts, None)
             stages = [_as_usual(stage, past) for stage in stages]
         mine.lanes = mine.lanes.after(stages)
-        return Seen(facts, predict(stages, mine.lanes, past))
+        try:
+            return Seen(facts, predict(stages, mine.lanes, past))
+        except (ArithmeticError, ValueError, LookupError):
+            # Journals may say anything, and a prediction is a comfort: what is counted must not wait for it.
+            self.failed += 1
+            _log.exception("the finish of %s cannot be predicted", job.key)
+            return Seen(facts, None)
 
     def decided(self, jobs: Iterable[JobSummary]) -> None:
         """Take in the runs that were judged: those to come will be like them."""

@@ -117,6 +117,7 @@ class EngineReading:
             lost_records=figures.unreadable,
             quarantined_journals=figures.quarantined,
             unreadable_files=self._engine.follow_figures.unreadable,
+            failed_predictions=self._engine.failed_predictions,
             slo_reload_errors=self._engine.slos.files.errors,
         )
 

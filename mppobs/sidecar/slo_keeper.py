@@ -37,6 +37,11 @@ class SloKeeper:
         self._thinned = 0
         self._onlooker = Onlooker(self._past_runs)
 
+    @property
+    def failed_predictions(self) -> int:
+        """Return how many predictions could not be made because the code itself failed."""
+        return self._onlooker.failed
+
     def recover(self, fold: Fold, now_ns: int) -> None:
         """Go back to the last commit, and take up SLOs that are new. Raises `StoreError` where the store is damaged."""
         rows = self.book.load(self._store.slos(), now_ns, fold.pipelines, self._store.last_success)

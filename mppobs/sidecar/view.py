@@ -182,6 +182,7 @@ class ToolFigures:
     lost_records: int = 0
     quarantined_journals: int = 0
     unreadable_files: int = 0
+    failed_predictions: int = 0
     slo_reload_errors: int = 0
     scrape_seconds: float | None = None
     """How long the exposition before this one took; the renderer fills it in."""

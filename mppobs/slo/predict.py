@@ -66,6 +66,8 @@ def _whole(past: Past) -> Prediction | None:
 
 def _width(lanes: Lanes, past: Past, slowness: Seconds) -> Seconds:
     """Return for each lane how many times as long as usual a shard takes on it; those that are not known are usual."""
-    known = slowness[np.array(lanes.nodes, np.int64)] if lanes.nodes else np.ones(0)
+    # A lane may be on a node of which no shard is looked at: the last of `slowness` stands for those.
+    unknown = len(slowness) - 1
+    known = slowness[np.array([min(unknown, node) for node in lanes.nodes], np.int64)]
     more = max(0, round(lanes.width(past)) - len(known))
     return np.concatenate([known, np.ones(more)])

@@ -25,8 +25,8 @@ from mppobs.slo.predict import predict
 from mppobs.slo.progress import NO_PAST, Lanes, Past
 from tests.slo.runs import Conditions, Fault, Pipeline, Trace, any_conditions, any_pipeline, seen, simulate
 
-LOOKS = 50
-"""At a run, before its deadline."""
+LOOKS = 100
+"""At a run, before its deadline: as many as an aggregator takes."""
 JOBS = 28
 """Of each pipeline."""
 TRIALS = 12
@@ -75,6 +75,7 @@ class Stand:
 
     pipeline: Pipeline
     chance: np.random.Generator
+    looks: int = LOOKS
     past: Past = NO_PAST
     usual: float = 0.0
     deadline: float = 0.0
@@ -84,16 +85,16 @@ class Stand:
     jobs: int = 0
 
     @classmethod
-    def any(cls, chance: np.random.Generator, *, with_past: bool = True) -> Stand:
+    def any(cls, chance: np.random.Generator, *, with_past: bool = True, looks: int = LOOKS) -> Stand:
         """Return a pipeline that has run for a while, or one that is new."""
-        stand = cls(any_pipeline(chance), chance)
+        stand = cls(any_pipeline(chance), chance, looks)
         runs = [simulate(stand.pipeline, Conditions(), chance).run() for _ in range(RUNS)]
         stand.usual = float(np.median([run.seconds for run in runs]))
         stand.deadline = stand.usual * chance.uniform(1.2, 2.0)
         if with_past:
             stand.past = learn(runs)
             for _ in range(TRIALS):
-                stand.play(Conditions(), looks=LOOKS // 4)
+                stand.play(Conditions(), looks=looks // 4)
         return stand
 
     @property
@@ -102,13 +103,14 @@ class Stand:
         bounds = Bounds(deadline_seconds=Decimal(round(self.deadline * NS)) / NS)
         return Slo("team", "on-time", IndicatorKind.ON_TIME, Fraction(95, 100), 30, WHO.pipeline, bounds=bounds)
 
-    def play(self, conditions: Conditions, *, looks: int = LOOKS) -> Played:
+    def play(self, conditions: Conditions, *, looks: int = 0) -> Played:
         """Run a job, and look at it again and again until its end or its deadline; then judge it."""
         self.jobs += 1
         trace = simulate(self.pipeline, conditions, self.chance)
         columns, uid, lanes = trace.columns(), f"{self.jobs:032x}", Lanes()
         looked: list[tuple[float, Prediction | None]] = []
         turns: list[tuple[float, bool]] = []
+        looks = looks or self.looks
         for now in (np.arange(1, looks + 1) * self.deadline / looks).tolist():
             if now >= trace.end:
                 break
@@ -158,11 +160,13 @@ class Stand:
         )  # fmt: skip
 
 
-def play_all(seed: int, jobs: int, *, with_past: bool = True) -> Iterator[tuple[Stand, list[Played]]]:
+def play_all(
+    seed: int, jobs: int, *, with_past: bool = True, looks: int = LOOKS
+) -> Iterator[tuple[Stand, list[Played]]]:
     """Yield pipelines with so many runs in all."""
     chance = np.random.default_rng(seed)
     for first in range(0, jobs, JOBS):
-        stand = Stand.any(chance, with_past=with_past)
+        stand = Stand.any(chance, with_past=with_past, looks=looks)
         played = []
         for number in range(first, min(jobs, first + JOBS)):
             fault = FAULTS[number % len(FAULTS)]
