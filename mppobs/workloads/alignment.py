@@ -81,10 +81,11 @@ def plan(setup: Setup, shards: int) -> Plan:
     match = Stage(
         name="match",
         task=path_of(match_words),
-        reads=("index", "seeds"),
+        reads=("seeds", "index"),
         partition_by=("read",),
         partitions=partitions,
         combiner=path_of(count_votes),
+        splittable=True,  # parts share the seeds and read all of the index, so that what is masked stays the same
         arguments={"mask_above": setup.number("mask-above")},
     )
     align = Stage(name="align", task=path_of(align_reads), reads=("match",), arguments=home)

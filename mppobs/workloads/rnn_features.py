@@ -59,7 +59,8 @@ def prepare_stages(dataset: Dataset, shards: int) -> tuple[Stage, ...]:
         Stage(
             name="join-lines",
             task=path_of(join_lines),
-            reads=("lines", "orders"),
+            reads=("orders", "lines"),
+            splittable=True,  # parts share the orders, and each reads all lines
             partition_by=("o_custkey",),
             partitions=partitions_of(shards),
         ),

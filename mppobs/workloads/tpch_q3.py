@@ -52,7 +52,8 @@ def plan_q3(dataset: Dataset, shards: int) -> Plan:
             Stage(
                 name="join-customers",
                 task=path_of(join_customers),
-                reads=("customers", "orders"),
+                reads=("orders", "customers"),
+                splittable=True,
                 partition_by=("o_orderkey",),
                 partitions=partitions_of(shards),
             ),

@@ -66,12 +66,14 @@ def plan_q5(dataset: Dataset, shards: int) -> Plan:
             Stage(
                 name="join-customers",
                 task=path_of(join_customers),
-                reads=("customers", "orders"),
+                reads=("orders", "customers"),
                 partition_by=("o_orderkey",),
                 partitions=partitions_of(shards),
+                splittable=True,
             ),
             scan("lineitems", dataset, shards, "lineitem", scan_lineitems, "l_orderkey", reads=("suppliers",)),
-            Stage(name="join-lineitems", task=path_of(join_lineitems), reads=("join-customers", "lineitems")),
+            # Parts of a shard share the first that is read, here the large side, and their sums are added up later.
+            Stage("join-lineitems", path_of(join_lineitems), reads=("lineitems", "join-customers"), splittable=True),
             Stage(name="revenue", task=path_of(sum_revenue), reads=("join-lineitems", "nations")),
         ),
     )

@@ -50,7 +50,8 @@ def _input(plan: Plan, stage: Stage, index: int, child: Child, outputs: Output) 
 
     def read(source_name: str) -> Iterator[pa.Table]:
         source = plan.stage(source_name)
-        for table in outputs[source_name][sources]:
+        # Parts of a shard share what is read first among them, and read all of the others.
+        for table in outputs[source_name][sources if source_name == stage.reads[0] else slice(None)]:
             yield table if stage.shards else _partition(table, source, index)
 
     return TaskInput(job_id="serial", stage=stage.name, shard=name, attempt=0, arguments=arguments, _open=read)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
+import pytest
 
 from mppobs.executor.plan import Plan
 from mppobs.executor.task import TaskInput
@@ -52,3 +53,15 @@ def test_ranges_split_without_gap_or_overlap() -> None:
     assert parts[-1]["last"] == 12
     assert all(part["directory"] == "d" and part["first"] < part["last"] for part in parts)
     assert len(split_range({"first": 0, "last": 2}, 10)) == 2
+
+
+@pytest.mark.parametrize("mask_above", ["0", "100"])
+def test_votes_are_the_same_where_shards_are_split(tmp_path: Path, mask_above: str) -> None:
+    """Each part of a shard sees how often a word is there in all of the reference, so the same words are masked."""
+    found = workload("alignment").configured({"mask-above": mask_above})
+    found.prepare(tmp_path, SCALE)
+    plan = found.plan(tmp_path, SCALE, 6)
+    votes = [sum(run_serially(Plan("p", plan.stages[:3]), parts)["votes"].to_pylist()) for parts in (1, 3)]
+
+    assert votes[0] == votes[1] > 0
+    assert (votes[0] < 12_000) is (mask_above == "100")

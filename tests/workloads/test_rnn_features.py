@@ -32,10 +32,10 @@ def dataset(tables: Path) -> Dataset:
     return make_dataset(tables, SCALE, parts_of(SCALE))
 
 
-@pytest.mark.parametrize("shards", [1, 8])
-def test_features_are_those_of_one_query(dataset: Dataset, shards: int) -> None:
-    """Inputs and targets equal DuckDB's, sequence by sequence, in any cut of the data."""
-    inputs, targets = arrays_of(run_serially(Plan("features", prepare_stages(dataset, shards))))
+@pytest.mark.parametrize(("shards", "parts"), [(1, 1), (8, 1), (4, 2)])
+def test_features_are_those_of_one_query(dataset: Dataset, shards: int, parts: int) -> None:
+    """Inputs and targets equal DuckDB's, sequence by sequence, in any cut of the data, also where shards are split."""
+    inputs, targets = arrays_of(run_serially(Plan("features", prepare_stages(dataset, shards)), parts))
     expected = expected_features(dataset)
 
     np.testing.assert_array_equal(inputs, expected[0])
