@@ -1,0 +1,120 @@
+"""`mppobs run`: what it says, in words and in JSON, and with which status it exits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mppobs.cli.main import run
+from mppobs.instrument.recorder import RECORDER
+from mppobs.workloads.base import WrongAnswerError
+from mppobs.workloads.registry import WORKLOADS, Workload
+
+SMALL = ("tpch-q1", "--scale", "0.01", "--shards", "4", "--workers", "2")
+
+
+@pytest.fixture(autouse=True)
+def _own_recorder() -> Iterator[None]:
+    """Put the recorder's settings back, which the command changes."""
+    before = RECORDER.reset(None)
+    yield
+    RECORDER.reset(before)
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return where the tables are made, once."""
+    return tmp_path_factory.mktemp("run-data")
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    """Run the command; return its status and what it printed."""
+    status = run(["run", *map(str, arguments)])
+    printed = capsys.readouterr()
+    return status, printed.out, printed.err
+
+
+def test_the_list_tells_everything_that_can_be_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every workload with its parameters, every backend, every fault; the same for programs."""
+    status, words, _ = told(capsys, "--list")
+    assert status == 0
+    assert all(name in words for name in (*WORKLOADS, "local", "dask", "ray", "sim", "node-loss", "--set steps=24"))
+
+    status, text, _ = told(capsys, "--list", "--json")
+    listed = json.loads(text)
+    assert set(listed["workloads"]) == set(WORKLOADS)
+    assert listed["workloads"]["rnn-ring"]["parameters"]["steps"]["default"] == 24
+
+
+def test_a_run_is_told_in_words(capsys: pytest.CaptureFixture[str], data: Path) -> None:
+    """The job, how it ended, what it cost, the faults that were asked for, and whether the answer is right."""
+    status, words, _ = told(capsys, *SMALL, "--data", data, "--fault", "long-tail:severity=1.5")
+    assert status == 0
+    assert "fault     long-tail at 0 s" in words
+    assert "success" in words
+    assert words.rstrip().endswith("answer    right")
+
+
+def test_a_run_is_told_to_programs(capsys: pytest.CaptureFixture[str], data: Path) -> None:
+    """One JSON object and nothing else; simulated, too, in simulated time."""
+    for backend in ("local", "sim"):
+        status, text, _ = told(capsys, *SMALL, "--data", data, "--backend", backend, "--json")
+        found: dict[str, Any] = json.loads(text)
+        assert (status, found["ok"], found["backend"], found["outcome"]) == (0, True, backend, "success")
+        assert [stage["stage"] for stage in found["stages"]] == ["map", "combine", "reduce"]
+        assert found["attempts"]["success"] == sum(stage["done"] for stage in found["stages"])
+
+
+def test_a_sidecar_beside_it_judges_the_job(capsys: pytest.CaptureFixture[str], data: Path) -> None:
+    """With `--sidecar` the indicators of the pipeline are told as well."""
+    status, text, _ = told(capsys, *SMALL, "--data", data, "--sidecar", "--json")
+
+    found = json.loads(text)
+
+    assert status == 0
+    assert found["indicators"]["tpch-pricing-summary"]["M2"]["value"] == 1.0
+
+
+def test_a_wrong_answer_is_a_failure(
+    capsys: pytest.CaptureFixture[str], data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is said how the answer differs, and the status is 1."""
+
+    def differ(self: Workload, directory: Path, scale: float, answer: object) -> None:
+        raise WrongAnswerError("row 0: 1, expected 2")
+
+    monkeypatch.setattr(Workload, "check", differ)
+
+    status, words, _ = told(capsys, *SMALL, "--data", data)
+
+    assert status == 1
+    assert "answer    WRONG: row 0: 1, expected 2" in words
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "which workload? mppobs run --list tells them"),
+        (("tpch-q11",), "no workload 'tpch-q11': did you mean 'tpch-q1'?"),
+        (("tpch-q1", "--backend", "dusk"), "no backend 'dusk': did you mean 'dask'?"),
+        (("tpch-q1", "--address", "auto"), "the local backend has no address: it is for dask and ray"),
+        (("tpch-q1", "--backend", "sim", "--nodes", "3"), "nodes, memory and spares are for the local backend"),
+        (("tpch-q1", "--memory", "lots"), "--memory 'lots'"),
+        (("tpch-q1", "--set", "steps"), "--set 'steps': write NAME=VALUE"),
+        (("tpch-q1", "--fault", "node-los"), "no kind 'node-los': did you mean 'node-loss'?"),
+        (("tpch-q1", "--standby"), "--standby needs the --directory"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+) -> None:
+    """With the nearest right word, and status 2."""
+    status, _, errors = told(capsys, *arguments)
+
+    assert status == 2
+    assert message in errors
+    assert errors.count("\n") == 1
