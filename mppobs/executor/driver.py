@@ -18,6 +18,7 @@ from mppobs.clock import Clock, SystemClock
 from mppobs.errors import ConfigError
 from mppobs.executor.backends.base import Backend
 from mppobs.executor.backends.local import LocalBackend
+from mppobs.executor.backends.recording import recording, worker_prefix
 from mppobs.executor.coordinator import JobRun
 from mppobs.executor.faults import ArmedFault
 from mppobs.executor.handle import JobHandle, LoopThread
@@ -30,7 +31,6 @@ from mppobs.executor.takeover import Jobs, OpenJob
 from mppobs.executor.workspace import LeaseLostError
 from mppobs.instrument.outcomes import ending_of, job_outcome
 from mppobs.instrument.recorder import RECORDER
-from mppobs.instrument.settings import Settings
 from mppobs.model import JobOutcome, Reason
 
 DEFAULT_LEASE_SECONDS: Final = 60.0
@@ -79,8 +79,7 @@ class Executor:
         settings = RECORDER.settings()
         self._clock = clock or SystemClock()
         self._jobs = Jobs(directory, exchange, lease, self._clock, faults)
-        name = f"{settings.worker_info().worker}-w"
-        self._backend = backend or LocalBackend(workers, _recording_of(settings), name)
+        self._backend = backend or LocalBackend(workers, recording(), worker_prefix())
         scheduler = Scheduler(random.Random(seed), policy or Policy())
         loop = Loop(scheduler, self._backend, settings.worker_info(), RECORDER.journal, self._clock)
         loop.on_end = self._on_end
@@ -266,20 +265,3 @@ class Executor:
     def _require_open(self) -> None:
         if self._closed:
             raise ConfigError("this executor is closed")
-
-
-def _recording_of(settings: Settings) -> dict[str, Any]:
-    """Return the arguments of `mppobs.configure` for worker processes: as here, but that they do nothing else."""
-    return {
-        "directory": settings.directory,
-        "enabled": settings.enabled,
-        "node": settings.worker_info().node,
-        "zone": settings.zone,
-        "node_type": settings.node_type,
-        "spot": settings.spot,
-        "dedicated": True,
-        "lanes": 1,
-        "cluster": settings.cluster,
-        "sample_seconds": settings.sample_seconds,
-        "budget_bytes": settings.budget_bytes,
-    }
