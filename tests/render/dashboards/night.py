@@ -48,6 +48,7 @@ class Pipeline:
     pause: float = 1.0
     """Between two runs."""
     checkpoints: bool = False
+    workers: int = 2
     retry_share: float = 0.6
     """Retries that a run may spend, as a share of its shards."""
     slow: Mapping[int, float] = field(default_factory=dict)
@@ -61,7 +62,8 @@ _ALL_AT_ONCE: Final = (
 NIGHT: Final = {
     each.name: each
     for each in (
-        Pipeline("nightly-scoring", "risk", Tier.CRITICAL, 40, 0.25, 10.0, pause=4.0, slow={17: 14.0, 31: 11.0}),
+        Pipeline("nightly-scoring", "risk", Tier.CRITICAL, 40, 0.25, 10.0, pause=4.0, workers=4,
+                 slow={17: 14.0, 31: 11.0}),
         Pipeline("hourly-features", "growth", shards=24, faults=(Fault(FaultKind.SHUFFLE, severity=0.2),), pause=3.0,
                  retry_share=5.0),
         Pipeline("reindex", "search", Tier.BESTEFFORT, faults=(Fault(FaultKind.HOT_PREFIX, severity=0.3),), pause=2.0,
@@ -69,7 +71,8 @@ NIGHT: Final = {
         Pipeline("ingest", "data", faults=(Fault(FaultKind.RETRY_STORM, severity=0.35),), shards=18, pause=2.0,
                  retry_share=5.0),
         Pipeline("training", "ml", shards=8, seconds=1.2, deadline=60.0, checkpoints=True, pause=6.0),
-        Pipeline("everything", "sre", Tier.CRITICAL, 24, 0.1, 5.0, _ALL_AT_ONCE, 0.5, True, 5.0, {3: 9.0}),
+        Pipeline("everything", "sre", Tier.CRITICAL, 24, 0.1, 5.0, _ALL_AT_ONCE, 0.5, checkpoints=True,
+                 retry_share=5.0, slow={3: 9.0}),
         Pipeline("thumbnails", "media", Tier.BESTEFFORT, shards=16, seconds=0.1, deadline=30.0),
     )
 }  # fmt: skip
@@ -161,7 +164,9 @@ def run_night(pipeline: Pipeline, journals: Path, seconds: float) -> None:
         journal.append(HeartbeatRecord(987_654, time.time_ns()))
     until = time.monotonic() + seconds
     faults = arm(pipeline.faults, time.time_ns())
-    with Executor(2, journals.parent / f"exchange-{pipeline.name}", journal=journals, faults=faults) as executor:
+    with Executor(
+        pipeline.workers, journals.parent / f"exchange-{pipeline.name}", journal=journals, faults=faults
+    ) as executor:
         number = 0
         while time.monotonic() < until:
             executor.run(plan_of(pipeline, number))
