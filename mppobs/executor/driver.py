@@ -63,12 +63,13 @@ class Executor:
         """
         Set up without starting any process.
 
-        `directory` is for exchanged data and for what another coordinator needs to go on (a temporary one by default);
-        what dead executors left there that nobody can go on with is removed. `exchange` is a URL that `fsspec` knows,
-        for data that is to lie elsewhere. `lease` is how many seconds a job outlives its coordinator. `backend` has the
-        workers (by default, `workers` processes of this machine), `policy` says how they are used, `seed` makes the
-        jitter of retries repeatable, `faults` go wrong on purpose. `journal` is where this process and its workers
-        record: as `mppobs.configure` says where it is not given, and with its effect where it is.
+        `directory` is for exchanged data and for what another coordinator needs to go on; without it both are
+        temporary, and nobody can. What dead executors left there that nobody can go on with is removed. `exchange` is a
+        URL that `fsspec` knows, for data that is to lie elsewhere. `lease` is how many seconds a job outlives its
+        coordinator. `backend` has the workers (by default, `workers` processes of this machine), `policy` says how they
+        are used, `seed` makes the jitter of retries repeatable, `faults` go wrong on purpose. `journal` is where this
+        process and its workers record: as `mppobs.configure` says where it is not given, and with its effect where it
+        is.
 
         Raises `ConfigError` where there is no worker, or a directory cannot be used.
         """

@@ -160,9 +160,10 @@ class Jobs:
 
     def _open(self, place: JobPlace, begun: Begun, takeovers: tuple[Takeover, ...]) -> OpenJob:
         """Open a job, and write down that it is open."""
-        log = DecisionLog(place.decisions)
-        log.add(begun if place.fence == 1 else takeovers[-1])
-        log.flush()
+        log = None if self._workspace.temporary else DecisionLog(place.decisions)
+        if log is not None:
+            log.add(begun if place.fence == 1 else takeovers[-1])
+            log.flush()
         records = JobRecords(begun.context, RECORDER.journal, self._clock)
         job = JobRun(
             place.directory.name,

@@ -22,6 +22,7 @@ import os
 import re
 import shutil
 import socket
+import stat
 import tempfile
 import time
 import uuid
@@ -127,9 +128,10 @@ class Workspace:
     """
 
     def __init__(self, directory: str | os.PathLike[str] | None, lease: float) -> None:
-        """Open `directory`, or a temporary one of its own; jobs made here have a lease of so many seconds."""
-        self._temporary = tempfile.mkdtemp(prefix="mppobs-exchange-") if directory is None else ""
-        self.base = Path(directory or self._temporary).absolute()
+        """Open `directory`, or one for temporary data; jobs made here have a lease of so many seconds."""
+        self.temporary = directory is None
+        """Whether nobody else is to come back to what is here."""
+        self.base = _temporary_directory() if directory is None else Path(directory).absolute()
         self._lasts_ns = int(lease * 1e9)
         try:
             self.base.mkdir(parents=True, exist_ok=True)
@@ -176,14 +178,17 @@ class Workspace:
         return JobPlace(directory, lease.fence + 1, lease, -1 if lock is None else lock, handle)
 
     def close(self) -> None:
-        """Remove the directory if it was a temporary one. May be called twice."""
-        if self._temporary:
-            shutil.rmtree(self._temporary, ignore_errors=True)
+        """Remove the directory if it was for temporary data and is empty. May be called twice."""
+        if self.temporary:
+            with suppress(OSError):  # others use it, too
+                self.base.rmdir()
 
     def _remove_dead(self) -> None:
         for left in self.base.glob(".gone-*"):
             shutil.rmtree(left, ignore_errors=True)
-        for directory in (*self.base.glob(".new-*"), *self.places()):
+        long_ago = time.time_ns() - _NEW_NS
+        unborn = [path for path in self.base.glob(".new-*") if _made(path) < long_ago]
+        for directory in (*unborn, *self.places()):
             lease = newest_lease(directory)
             resumable = lease.fence and any(directory.glob("decisions-*")) and not lease.is_over(time.time_ns())
             if not resumable:
@@ -209,6 +214,8 @@ def newest_lease(directory: Path) -> Lease:
     return Lease(max(numbers), said["holder"], said["locked"], renewed_ns, said["lasts_ns"])
 
 
+_NEW_NS: Final = 60_000_000_000
+"""How long a directory may take to become a job's; one that is older was left by a crash."""
 _GRACE_NS: Final = 1_000_000_000
 """How long the maker of a lease may take to say what is in it."""
 
@@ -249,6 +256,21 @@ def _is_local(directory: Path) -> bool:
     except MppobsError:
         return False
     return True
+
+
+def _temporary_directory() -> Path:
+    """
+    Return a directory that all executors of this user share, where a crash leaves what the next one finds and removes.
+
+    Where somebody else has one of that name, it is a new one.
+    """
+    path = Path(tempfile.gettempdir()) / f"mppobs-exchange-{os.getuid()}"
+    with suppress(OSError):
+        path.mkdir(mode=0o700, exist_ok=True)
+        found = path.lstat()
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077:
+            return path
+    return Path(tempfile.mkdtemp(prefix="mppobs-exchange-"))
 
 
 def _remove_tree(directory: Path) -> None:

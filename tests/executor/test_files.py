@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -68,12 +69,33 @@ def test_what_is_in_use_stays(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_temporary_directory_goes_with_its_workspace() -> None:
-    """Where no directory is given there is one, until the workspace is closed."""
+def test_temporary_data_is_cleaned_up_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no directory is given, executors of a user share one, in which the next removes what a dead one left."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     workspace = Workspace(None, 60.0)
-    assert workspace.base.is_dir()
+    assert workspace.base.parent == tmp_path
+    assert workspace.base.stat().st_mode & 0o777 == 0o700
+    leave(workspace.base, 60.0)
+    place = Workspace(None, 60.0).create()
+    assert list(workspace.base.iterdir()) == [place.directory]
     workspace.close()
-    assert not workspace.base.exists()
+    place.remove()
+    workspace.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_of_somebody_else_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What others could write to, or a link to somewhere, is no place for data that is unpickled."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    usual = Workspace(None, 60.0).base
+    usual.chmod(0o777)
+    first = Workspace(None, 60.0)
+    usual.rmdir()
+    usual.symlink_to(tmp_path)
+    second = Workspace(None, 60.0)
+    assert len({usual, first.base, second.base, tmp_path}) == 4
+    first.close()
+    second.close()
 
 
 def test_the_dead_ones_place_is_taken_at_once(tmp_path: Path) -> None:
