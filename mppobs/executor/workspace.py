@@ -37,6 +37,10 @@ from mppobs.journal.mounts import require_local
 
 _LEASE: Final = re.compile(r"lease-(\d+)")
 _PREFIX: Final = "job-"
+_NEW_NS: Final = 60_000_000_000
+"""How long a directory may take to become a job's; one that is older was left by a crash."""
+_GRACE_NS: Final = 1_000_000_000
+"""How long the maker of a lease may take to say what is in it."""
 
 
 class LeaseLostError(MppobsError):
@@ -212,12 +216,6 @@ def newest_lease(directory: Path) -> Lease:
         # Its maker has not yet written what it has to say, or died before it could; the next look will tell.
         return Lease(max(numbers), "", False, renewed_ns, _GRACE_NS)
     return Lease(max(numbers), said["holder"], said["locked"], renewed_ns, said["lasts_ns"])
-
-
-_NEW_NS: Final = 60_000_000_000
-"""How long a directory may take to become a job's; one that is older was left by a crash."""
-_GRACE_NS: Final = 1_000_000_000
-"""How long the maker of a lease may take to say what is in it."""
 
 
 def _next_lease(directory: Path, fence: int, locked: bool, lasts_ns: int) -> int | None:
