@@ -124,12 +124,12 @@ class Executor:
         except BaseException:
             handle.cancel()
             handle.wait()
+            handle.remove()
             raise
         try:
             return handle.result()
         finally:
             handle.remove()
-            self._handles.pop(handle.opened.job.key, None)
 
     def map(
         self, function: Callable[[Any], Any], items: Iterable[Any], *, chunk: int = 1, pipeline: str = "map"
@@ -203,6 +203,8 @@ class Executor:
     def _begin(self, opened: OpenJob, *, announce: bool) -> JobHandle:
         """Have a job run by the loop, unless it has ended already; the caller holds the lock."""
         job, loop = opened.job, self._thread.loop
+        for key in [key for key, old in self._handles.items() if old.removed]:
+            del self._handles[key]
         handle = JobHandle(opened, lambda: self._backend.size, lambda: loop.post(lambda: loop.cancel(job.key)))
         self._handles[job.key] = handle
         if job.end is not None:

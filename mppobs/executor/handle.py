@@ -30,6 +30,8 @@ class JobHandle:
         self._error: BaseException | None = None
         self._result: JobResult | None = None
         self._reading = threading.Lock()
+        self.removed = False
+        """Whether its data is gone, and nobody needs the handle but whoever has it."""
 
     @property
     def job_id(self) -> str:
@@ -95,6 +97,7 @@ class JobHandle:
         if self._result is None and self._error is None:
             self._error = LookupError(f"the answer of job {self.job_id} was not read before its data was removed")
         self.opened.remove()
+        self.removed = True
 
     def _read_result(self) -> JobResult:
         job, end = self.opened.job, self.opened.job.end
