@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import struct
+import threading
 import time
 import zlib
 from collections.abc import Iterator
@@ -96,6 +97,32 @@ def test_what_is_not_dead_is_not_taken(tmp_path: Path) -> None:
         assert as_dict(handle.result()) == expected(shards=3)
         handle.remove()
         assert second.stand_by("other", timeout=0.2) is None
+
+
+def test_a_standby_that_is_not_needed_ends(tmp_path: Path) -> None:
+    """When the job that was there has ended without help, the standby returns with nothing."""
+    with capture(), Executor(1, tmp_path / "x") as first, Executor(1, tmp_path / "x") as second:
+        handle = first.submit(group_by(shards=3, pause=0.1, job_id="mine"))
+        found: list[object] = []
+        standby = threading.Thread(target=lambda: found.append(second.stand_by("mine", 60)))
+        standby.start()
+        assert as_dict(handle.result(30)) == expected(shards=3)
+        time.sleep(0.3)
+        assert found == [], "its answer is still there"
+        handle.remove()
+        standby.join(30)
+        assert found == [None]
+
+
+def test_an_answer_that_was_removed_is_gone(tmp_path: Path) -> None:
+    """Data may be removed without being read: whoever asks for the answer then is told so."""
+    with capture(), Executor(1, tmp_path / "x") as executor:
+        handle = executor.submit(group_by(shards=2))
+        assert handle.wait(30)
+        handle.remove()
+        with pytest.raises(LookupError, match="was not read before its data was removed"):
+            handle.result()
+        assert list((tmp_path / "x").iterdir()) == []
 
 
 def test_a_plan_that_is_not_known_here_is_told(tmp_path: Path) -> None:
