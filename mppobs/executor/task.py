@@ -19,10 +19,10 @@ What it returns is the shard's output:
 - Anything else that can be pickled travels back to the coordinator and must be small (`MAX_VALUE_BYTES`). For the last
   stage, the list of all shards' values in the order of the shards is the job's answer. Other stages cannot read it.
 
-A shard of a `splittable` stage that is far larger than the others may be replaced by smaller ones. Each reads the output
-of a share of the shards of the first stage in `reads`, and all there is for its partition of the others: the large side
-of a join comes first. What they put out stands, one after the other, where the shard's own output would have been, so
-the stage's task must give right answers for a part of its rows: partial sums do, if a later stage adds them up.
+A shard of a `splittable` stage that is far larger than the others may be replaced by smaller ones. Each reads the
+output of a share of the shards of the first stage in `reads`, and all there is for its partition of the others: the
+large side of a join comes first. What they put out stands, one after the other, where the shard's own output would have
+been, so the task must give right answers for a part of its rows: partial sums do, if a later stage adds them up.
 
 A task may run more than once for the same shard, even at the same time: what it does besides returning its output
 must not mind. It runs in a process with one lane, so it should not start threads: Arrow's functions take
