@@ -92,7 +92,7 @@ KINDS: Final[dict[FaultKind, About]] = {
         "transfers between workers fail and are read again; stages that read wait", "combiner; locality; retry budget",
     ),
     FaultKind.HOT_KEY: About(
-        _M.HOT_KEY, "MppStorageThrottled", Layer.TASK, 0.5, "share of attempts at one shard of 10 that are turned away",
+        _M.HOT_KEY, "MppStorageThrottled", Layer.TASK, 0.5, "share of first attempts at one shard of 10 turned away",
         "storage throttles the requests for one key", "backoff with a floor that honours what the storage asks for",
     ),
     FaultKind.COORDINATOR: About(
@@ -139,7 +139,7 @@ KINDS: Final[dict[FaultKind, About]] = {
         "nearly done for a long time, while what waits downstream misses its own deadline", "speculative copies",
     ),
     FaultKind.HOT_PREFIX: About(
-        _M.HOT_KEY, "MppStorageThrottled", Layer.TASK, 0.3, "share of all attempts that are turned away",
+        _M.HOT_KEY, "MppStorageThrottled", Layer.TASK, 0.05, "share of first attempts that are turned away",
         "many workers on one prefix of an object store get 503 Slow Down", "backoff with a floor; caps",
     ),
     FaultKind.STALLED_CONTROL: About(
@@ -204,6 +204,18 @@ class Fault:
         name = "/".join(map(str, (self.kind, self.at, *what)))
         # Not a checksum: those of neighbouring names are related, and a retry would meet what its first attempt met.
         return int.from_bytes(blake2b(name.encode(), digest_size=4).digest()) < wanted * 2**32
+
+
+def crowd(severity: float, number: int) -> float:
+    """
+    Return the share of attempts of a number that a throttled store turns away.
+
+    Who has waited meets half the crowd: the others wait as well.
+
+    >>> crowd(0.5, 0), crowd(0.5, 1)
+    (0.5, 0.25)
+    """
+    return severity / 2**number
 
 
 class ArmedFault(NamedTuple):

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from mppobs.executor.faults import ArmedFault, Fault, FaultKind
+from mppobs.executor.faults import ArmedFault, Fault, FaultKind, crowd
 from mppobs.executor.task import TaskInput, Throttled
 from mppobs.instrument.attempt import Attempt
 from mppobs.instrument.recorder import RECORDER
@@ -108,7 +108,9 @@ def _turn_away(fault: Fault, task: TaskInput, position: int, attempt: Attempt) -
         return
     if fault.kind is FaultKind.HOT_KEY and not chosen:
         return
-    if fault.is_share and not fault.hits(task.stage, task.shard, task.attempt):
+    throttles = fault.kind in (FaultKind.HOT_KEY, FaultKind.HOT_PREFIX)
+    share = crowd(fault.severity, task.attempt) if throttles else None
+    if fault.is_share and not fault.hits(task.stage, task.shard, task.attempt, share=share):
         return
     match fault.kind:
         case FaultKind.RETRY_STORM:

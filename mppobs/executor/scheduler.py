@@ -83,9 +83,10 @@ class Scheduler:
         """Return what is to be done about an event. Time must not go back from call to call."""
         book = self._book
         out = book.out = []
-        for running in book.timers.advance(now_ns, book.running):
-            if is_held(running):
-                book.stop(running, AttemptOutcome.TIMEOUT)
+        if 0 <= self._waiting_for <= now_ns:
+            for running in book.timers.advance(now_ns):
+                if is_held(running):
+                    book.stop(running, AttemptOutcome.TIMEOUT)
         self._handlers[type(event)](event, now_ns)
         self._placer.fill(now_ns)
         nearest = book.timers.next_ns()
@@ -158,7 +159,7 @@ class Scheduler:
         running = self._book.find(event.attempt)
         if running is not None and running.started_ns < 0:
             running.started_ns = now_ns
-            self._book.timers.limit(running, now_ns)
+            self._book.timers.limit(running, now_ns, self._book.running)
 
     def _on_progress(self, event: AttemptProgress, now_ns: int) -> None:
         running = self._book.find(event.attempt)

@@ -174,7 +174,7 @@ class DaskEngine:
         try:
             if not self._address:
                 self._cluster = distributed.LocalCluster(
-                    n_workers=self._target, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL
+                    n_workers=self._target, threads_per_worker=1, dashboard_address=":0", silence_logs=logging.CRITICAL
                 )
             self._client = distributed.Client(
                 self._cluster or self._address, timeout=_CONNECT_SECONDS, set_as_default=False

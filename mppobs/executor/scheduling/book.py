@@ -41,25 +41,25 @@ class Timers:
         self._serial += 1
         heapq.heappush(self._calls, (time_ns, self._serial, call))
 
-    def limit(self, running: Running, now_ns: int) -> None:
-        """Have an attempt stopped when it has run for longer than it may."""
-        timeout = running.stage.limits.timeout
+    def limit(self, running: Running, now_ns: int, count: int) -> None:
+        """Have an attempt stopped when it has run for longer than it may. `count` is how many are running."""
+        timeout, timeouts = running.stage.limits.timeout, self._timeouts
         if timeout > 0:
             self._serial += 1
-            heapq.heappush(self._timeouts, (now_ns + int(timeout * SECOND), self._serial, running))
+            heapq.heappush(timeouts, (now_ns + int(timeout * SECOND), self._serial, running))
+            if len(timeouts) > 2 * count + _MANY_STALE:
+                # Most are of attempts that ended long ago.
+                timeouts[:] = [entry for entry in timeouts if is_held(entry[2])]
+                heapq.heapify(timeouts)
 
-    def advance(self, now_ns: int, running: int) -> list[Running]:
-        """Do what is due, and return the attempts that have run too long. `running` is how many there are."""
+    def advance(self, now_ns: int) -> list[Running]:
+        """Do what is due, and return the attempts that have run too long."""
         calls, timeouts = self._calls, self._timeouts
         while calls and calls[0][0] <= now_ns:
             heapq.heappop(calls)[2](now_ns)
         late: list[Running] = []
         while timeouts and timeouts[0][0] <= now_ns:
             late.append(heapq.heappop(timeouts)[2])
-        if len(timeouts) > 2 * running + _MANY_STALE:
-            # Most are of attempts that ended long ago.
-            timeouts[:] = [entry for entry in timeouts if is_held(entry[2])]
-            heapq.heapify(timeouts)
         return late
 
     def next_ns(self) -> int:

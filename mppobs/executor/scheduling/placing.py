@@ -14,7 +14,7 @@ from mppobs.executor.scheduling.pool import Group, Node, Worker
 
 _PARKED_TRIES = 8
 """Parked shards that are looked at after an event; the others' turn comes with the next ones."""
-_DATA_TRIES = 64
+_DATA_TRIES = 16
 """Nodes with input that are looked at for a worker with room; the others' turn comes with the next shards."""
 
 
@@ -69,7 +69,8 @@ class Placer:
                 self._book.parked.append(Parked(stage, shard))
         else:
             self._submit(stage, shard, worker)
-        return True
+        # Mostly one worker was free: then there is no need to ask whose turn it would be with another.
+        return window > 1 or bool(self._book.pool.idle_nodes)
 
     def _groups_of(self, stage: Stage) -> list[Group] | None:
         """Return the groups whose workers a stage may use; `None` for all."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from mppobs.executor.faults import Fault, FaultKind
+from mppobs.executor.faults import Fault, FaultKind, crowd
 from mppobs.executor.sabotage import CHOSEN_EVERY, RETRY_AFTER, SKEWED_EVERY, TAIL_SHARE
 from mppobs.executor.sim.draw import lognormal, number_of, uniform
 from mppobs.model import AttemptOutcome, Reason
@@ -120,9 +120,9 @@ def _under(fate: Fate, fault: Fault, seed: int, demand: Demand, number: int, sit
             return Fate(fate.seconds * draw / fault.severity, _E, Reason.NETWORK)
         case FaultKind.FABRIC if draw < fault.severity:
             return Fate(_TURNED_AWAY, _E, Reason.NETWORK, network_errors=_TRIES)
-        case FaultKind.HOT_PREFIX if draw < fault.severity:
+        case FaultKind.HOT_PREFIX if draw < crowd(fault.severity, number):
             return Fate(_TURNED_AWAY, _E, Reason.STORAGE, throttled=1, retry_after=RETRY_AFTER)
-        case FaultKind.HOT_KEY if chosen and draw < fault.severity:
+        case FaultKind.HOT_KEY if chosen and draw < crowd(fault.severity, number):
             return Fate(_TURNED_AWAY, _E, Reason.STORAGE, throttled=1, retry_after=RETRY_AFTER)
     return fate
 

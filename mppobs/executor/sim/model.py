@@ -18,7 +18,7 @@ MIB: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """The machines. Defaults: general-purpose nodes of 8 lanes at the default prices of `mppobs.cost.prices`."""
+    """The machines. Defaults: general-purpose nodes of 8 lanes at what such machines cost at large clouds."""
 
     nodes: int
     lanes: int = 8
