@@ -133,7 +133,7 @@ def _attempts(attempts: dict[str, int], retries: int) -> str:
 def _cost(job: dict[str, Any]) -> str:
     kinds = job["cost_by_kind_usd"].items()
     named = ", ".join(f"{_COSTS.get(kind, kind)} {show.usd(amount)}" for kind, amount in kinds if amount)
-    return show.usd(job["cost_usd"]) + (f" ({named})" if named else "")
+    return show.cost(job["cost_usd"]) + (f" ({named})" if named else "")
 
 
 def _complete(ratio: float | None) -> str:

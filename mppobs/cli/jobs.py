@@ -169,6 +169,6 @@ def _job_figures(job: dict[str, Any]) -> list[Text | str]:
         show.marked(job["shards"]["failed"]),
         show.marked(job["shards"]["lost"]),
         show.marked(job["retries"], show.DOUBTFUL),
-        show.usd(job["cost_usd"]),
+        show.cost(job["cost_usd"]),
         show.graded(job["completeness_ratio"], show.percent, good=1.0, doubtful=0.99),
     ]

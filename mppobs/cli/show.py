@@ -67,6 +67,16 @@ def usd(value: float | None) -> str:
     return NONE if value is None else human_usd(value)
 
 
+def cost(value: float | None) -> str:
+    """
+    Return money for people, or that nobody said what it costs.
+
+    >>> cost(1.5), cost(None)
+    ('$1.50', 'not priced')
+    """
+    return "not priced" if value is None else usd(value)
+
+
 def size(value: float | None) -> str:
     """Return bytes for people."""
     return NONE if value is None else human_bytes(value)

@@ -95,6 +95,6 @@ def _figures(pipeline: dict[str, Any]) -> list[Text | str]:
         show.seconds(pipeline["p50_seconds"]),
         show.seconds(pipeline["p99_seconds"]),
         show.graded(pipeline["retry_ratio"], show.percent, good=0.02, doubtful=0.1),
-        show.usd(pipeline["cost_per_job_usd"]),
+        show.usd(pipeline["cost_per_job_usd"]) if pipeline["cost_usd"] is not None else show.cost(None),
         show.graded(pipeline["completeness_ratio"], show.percent, good=1.0, doubtful=0.99),
     ]

@@ -10,7 +10,8 @@ Read once from a small YAML file, then frozen:
     shuffle_usd_per_gb: 0.01
 
 Prices are US dollars; a node's price is split evenly over the attempts that it runs at a time. A type without a
-`spot` price costs the same on both markets; a type that is not listed costs `default`.
+`spot` price costs the same on both markets; a type that is not listed costs `default`, and without one nothing at all:
+it is not priced, which is said wherever its cost would be.
 """
 
 from __future__ import annotations
@@ -37,22 +38,24 @@ class NodePrice:
 @dataclass(frozen=True, slots=True)
 class PriceList:
     """
-    Prices by node type. The default list is what a general-purpose virtual machine of 8 cores costs at large clouds.
+    Prices by node type. An empty list prices nothing: a figure that nobody gave would read like a measurement.
 
     >>> prices = PriceList(node_types={"m5.4xlarge": NodePrice(0.768, 0.28)})
     >>> prices.usd_per_hour("m5.4xlarge", spot=True), prices.usd_per_hour("unheard-of", spot=False)
-    (0.28, 0.4)
+    (0.28, None)
     """
 
-    default: NodePrice = NodePrice(0.40, 0.12)
-    """For workers of an unknown type."""
+    default: NodePrice | None = None
+    """For workers of a type that is not listed; `None` where those are not priced."""
     node_types: Mapping[str, NodePrice] = field(default_factory=dict)
     shuffle_usd_per_gb: float = 0.0
     """Per 10^9 bytes, read and written alike. 0 by default: within a zone traffic is free."""
 
-    def usd_per_hour(self, node_type: str, *, spot: bool) -> float:
-        """Return what an hour of a node costs."""
+    def usd_per_hour(self, node_type: str, *, spot: bool) -> float | None:
+        """Return what an hour of a node costs; `None` where it is not priced."""
         price = self.node_types.get(node_type, self.default)
+        if price is None:
+            return None
         return price.spot if spot else price.on_demand
 
 

@@ -110,10 +110,16 @@ def job(summary: JobSummary, run: LiveRun | None, now_ns: int) -> schemas.Job:
         retries=summary.retries,
         shuffle_read_bytes=summary.shuffle_read,
         shuffle_written_bytes=summary.shuffle_written,
-        cost_usd=sum(summary.cost_pusd.values()) / _PICO,
+        cost_usd=_cost(summary.cost_pusd.values(), (stage.wall_ns for stage in summary.stages)),
         completeness_ratio=_completeness(summary.recorded, summary.dispatched),
         trace_id=summary.uid,
     )
+
+
+def _cost(amounts: Iterable[int], walls: Iterable[int]) -> float | None:
+    """Return dollars; `None` where time was spent and nothing is to be paid for it, since it has no price then."""
+    total = sum(amounts)
+    return total / _PICO if total or not any(walls) else None
 
 
 def _shards(planned: int, counts: Mapping[ShardOutcome, int]) -> schemas.Shards:
@@ -272,8 +278,8 @@ def pipeline(
         p95_seconds=p95,
         p99_seconds=p99,
         retry_ratio=ratio(sum(each.retries for each in stages), committed),
-        cost_usd=sum(totals.cost_pusd.values()) / _PICO,
-        cost_per_job_usd=ratio(totals.job_cost.total / _PICO, totals.job_cost.count),
+        cost_usd=_cost(totals.cost_pusd.values(), (each.wall_ns for each in stages)),
+        cost_per_job_usd=ratio(totals.job_cost.total / _PICO, totals.job_cost.count) if totals.job_cost.total else None,
         completeness_ratio=_completeness(totals.recorded + live.recorded, totals.dispatched + live.dispatched),
     )
 

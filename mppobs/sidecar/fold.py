@@ -117,6 +117,11 @@ class Fold:
         """Return the jobs that are not judged."""
         return self._book.running
 
+    @property
+    def unpriced(self) -> frozenset[str]:
+        """Return the node types that have run attempts since the process began and have no price."""
+        return frozenset(self._attempts.unpriced)
+
     def round(self, blocks: Sequence[Block], now_ns: int) -> None:
         """
         Fold one round, at the time `now_ns`, which never falls from round to round.

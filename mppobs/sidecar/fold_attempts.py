@@ -86,6 +86,8 @@ class AttemptFold:
         self._labels = labels
         self._prices = prices
         self._byte_rate = byte_rate(prices.shuffle_usd_per_gb)
+        self.unpriced: set[str] = set()
+        """Node types that have run attempts and have no price; empty for those that named none."""
 
     def fold(self, group: Group, now_ns: int) -> None:
         """Fold attempts of one stage of one job."""
@@ -104,8 +106,12 @@ class AttemptFold:
             self._decide(group, attempts, totals, touched.rows[succeeded], deciding, now_ns)
 
     def lane_rate(self, worker: WorkerInfo) -> float:
-        """Return what a nanosecond of one lane of a worker costs, in picodollars."""
-        return lane_rate(self._prices.usd_per_hour(worker.node_type, spot=worker.spot), worker.lanes)
+        """Return what a nanosecond of one lane of a worker costs, in picodollars; 0 where it is not priced."""
+        price = self._prices.usd_per_hour(worker.node_type, spot=worker.spot)
+        if price is None:
+            self.unpriced.add(worker.node_type)
+            return 0.0
+        return lane_rate(price, worker.lanes)
 
     def _delays(self, group: Group, now_ns: int) -> None:
         """Count the delays from assignment to start, where they are known."""

@@ -93,8 +93,8 @@ class SampleFold:
             return
         ran = ran_ns + record.in_flight_ns - before.in_flight_ns
         idle = idle_ns(worker.lanes, record.time_ns - before.time_ns, ran)
-        rate = lane_rate(self._prices.usd_per_hour(worker.node_type, spot=worker.spot), worker.lanes)
-        cost = amount(idle, rate)
+        price = self._prices.usd_per_hour(worker.node_type, spot=worker.spot)
+        cost = amount(idle, lane_rate(price or 0.0, worker.lanes))
         if cost:
             self._labels.pipeline(self._labels.pipeline_key(context)).cost_pusd[CostKind.IDLE] += cost
             job = self._book.find(context)

@@ -138,6 +138,7 @@ class EngineReading:
         health, lag = self._engine.health, self._engine.lag_seconds()
         return [
             Check("store", health.ok, health.message or "rounds are committed"),
+            Check("prices", ok=True, detail=_unpriced(self._engine.fold.unpriced)),
             Check("slos", ok=True, detail=self._engine.slos.files.status),
             Check("lag", lag <= MAX_LAG_SECONDS, f"figures are {lag:.1f} s old; {MAX_LAG_SECONDS:.0f} s are allowed"),
         ]
@@ -244,6 +245,12 @@ def _engine(settings: SidecarSettings, spool: Spool, hooks: Sequence[Hook], cloc
         hooks=hooks,
         slos=SloBook(SloFiles(settings.slo_files, most=settings.max_slos), prometheus_days=settings.prometheus_days),
     )
+
+
+def _unpriced(node_types: Iterable[str]) -> str:
+    """Return in words what has run and costs nothing because nobody said what it costs."""
+    names = ", ".join(name or "workers that name no type" for name in sorted(node_types)[:5])
+    return f"not priced, so billed nothing: {names}" if names else "all workers seen so far have a price"
 
 
 def _span_exporter(settings: SidecarSettings) -> SpanExporter | None:

@@ -94,7 +94,8 @@ class Job(Shape):
     """Attempts with a number above 0 that are not speculative."""
     shuffle_read_bytes: int
     shuffle_written_bytes: int
-    cost_usd: float
+    cost_usd: float | None
+    """Null where nothing of it is priced: no worker has a price, or it is nothing."""
     completeness_ratio: float | None
     """Attempts recorded over attempts dispatched; null where no coordinator said what it dispatched."""
     trace_id: str
@@ -229,7 +230,8 @@ class Pipeline(Shape):
     p95_seconds: Seconds | None
     p99_seconds: Seconds | None
     retry_ratio: float | None
-    cost_usd: float
+    cost_usd: float | None
+    """Null where nothing of it is priced, as of a job."""
     cost_per_job_usd: float | None
     completeness_ratio: float | None
 

@@ -189,7 +189,7 @@ class SidecarSettings(BaseSettings):
     retention_days: Days = 30.0
     """How long finished jobs and their archived shards are kept."""
     price_file: File | None = None
-    """Prices by node type and per GB shuffled, as YAML. Without one, 0.40 US dollars an hour, 0.12 on spot."""
+    """Prices by node type and per GB shuffled, as YAML. What has no price costs nothing, and is said to have none."""
 
     slo_files: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_paths), Shown("FILE")] = ()
     """Files of SLOs (aggregator): repeat the flag, or write a.yaml:b.yaml in the environment. A file that changes is

@@ -53,6 +53,7 @@ def test_an_aggregator_whose_engine_stands_still_is_not_ready(tmp_path: Path) ->
         clock.advance(seconds=31)
         assert {check.name: check.ok for check in reading.checks(clock.time_ns())} == {
             "store": True,
+            "prices": True,
             "slos": True,
             "lag": False,
         }
