@@ -120,7 +120,7 @@ class Dask:
 
         logging.captureWarnings(True)  # of ports that are taken
         cluster = LocalCluster(
-            n_workers=WORKERS, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL
+            n_workers=WORKERS, threads_per_worker=1, dashboard_address=":0", silence_logs=logging.CRITICAL
         )
         self._client = stack.enter_context(Client(stack.enter_context(cluster)))
 

@@ -27,10 +27,8 @@ ENGINES = ("dask", "ray")
 
 
 def on_every_backend(*kinds: str) -> pytest.MarkDecorator:
-    """Run a test on these backends, or on all; those of one engine all in one process, which starts it once."""
-    chosen = kinds or ("local", "sim", "dask", "ray")
-    params = [pytest.param(kind, marks=pytest.mark.xdist_group(kind)) if kind in ENGINES else kind for kind in chosen]
-    return pytest.mark.parametrize("kind", params)
+    """Run a test on these backends, or on all; those of one engine all run in one process (`tests/conftest.py`)."""
+    return pytest.mark.parametrize("kind", kinds or ("local", "sim", *ENGINES))
 
 
 @dataclass
