@@ -79,7 +79,14 @@ class Cause:
 
     cases: tuple[Case, ...]
     step: int = 60
-    """Seconds between scrapes and between evaluations."""
+    """Seconds between scrapes."""
+    evaluation: int = 0
+    """Seconds between evaluations; as many as between scrapes where 0."""
+
+    @property
+    def pace(self) -> int:
+        """Return the seconds between evaluations."""
+        return self.evaluation or self.step
 
 
 def _flat(name: str, value: Number, labels: Mapping[str, str] = WHERE, /, **more: str) -> Line:
@@ -128,8 +135,20 @@ def _cpu(throttled: int) -> tuple[Line, ...]:
 
 
 def _cost(usual: Number, surge: Number) -> tuple[Line, ...]:
-    """Return a week at the usual cost per half hour, and then more."""
-    return (Line("mpp_cost_usd_total", {**WHERE, "kind": "cpu"}, 1000, ((usual, 7 * 48), (surge, 0))),)
+    """Return a week at the usual cost per five minutes, and then more."""
+    return (Line("mpp_cost_usd_total", {**WHERE, "kind": "cpu"}, 1000, ((usual, 7 * _DAY), (surge, 0))),)
+
+
+def _surge() -> Fraction:
+    """
+    Return how many times its usual a day costs when the surge is looked at.
+
+    Between two scrapes: Prometheus 3 leaves out a sample at a window's very beginning that Prometheus 2 takes in. The
+    steps between the samples in a window, of which there is one less than samples, stand for the whole of it.
+    """
+    day = Fraction(_DAY - 1 + _SURGE_STEPS * (_SURGED - 1), _DAY - 1) * _DAY
+    week = Fraction(7 * _DAY - 1 + _SURGE_STEPS * (_SURGED - 1), 7 * _DAY - 1) * 7 * _DAY
+    return 7 * day / week
 
 
 def _late(kind: Weight) -> tuple[Line, ...]:
@@ -158,9 +177,11 @@ _LAG: Final = {"job": "mppobs", "instance": "twin-0"}
 _RULES: Final = {"job": "prometheus", "rule_group": "/etc/prometheus/rules/mppobs-work.yaml;mppobs-work"}
 _HEART_STEP: Final = 15
 _SURGED: Final = 49
-"""Times the usual: two and a half hours of it make a day stand out of its week."""
-_EXTRA: Final = 5 * (_SURGED - 1)
-"""Hours; the surge is five half hours old when it is looked at."""
+"""Times the usual: two hours of it make a day stand out of its week."""
+_DAY: Final = 288
+"""Steps of five minutes."""
+_SURGE_STEPS: Final = 21
+"""How old the surge is when it is looked at, and half a step more."""
 
 _CAUSES: Final[Mapping[str, Cause]] = {
     "MppPartitionSkew": Cause((
@@ -225,11 +246,10 @@ _CAUSES: Final[Mapping[str, Cause]] = {
         Case("hardly throttled CPU", _cpu(THROTTLED_SHARE_PERCENT - 1)),
     )),
     "MppCostSurge": Cause((
-        Case("a day that costs more", _cost(1, _SURGED), True, WHERE,
-             Fraction(7 * (48 + _EXTRA), 7 * 48 + _EXTRA), since=7 * 86400 + 5400, sharp=False),
+        Case("a day that costs more", _cost(1, _SURGED), True, WHERE, _surge(), since=7 * 86400 + 5400, sharp=False),
         Case("a day that costs hardly more", _cost(1, COST_FACTOR)),
-        Case("more of a trifle", _cost(Fraction(1, 1000), Fraction(_SURGED, 1000))),
-    ), 1800),
+        Case("more of a trifle", _cost(Fraction(1, 2000), Fraction(_SURGED, 2000))),
+    ), 300, 150),
     "MppDeadlineAtRisk": Cause((
         Case("a finish after the deadline", _late(Weight.CHARGE), True, _RUN, 90),
         Case("a finish that is feared to be late", _late(Weight.WARNING), True, _RUN, 90, ticket=True),

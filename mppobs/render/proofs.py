@@ -73,12 +73,12 @@ def check(time: int, alert: str, alerts: Sequence[Plain]) -> Plain:
 def _file(rules: Sequence[Alerting], cause: Cause, settings: RuleSettings) -> Plain:
     """Return the tests of one alert: every case, for each severity that it has."""
     alert = rules[0].alert
-    last = max(_firing_at(case, alert, cause.step) for case in cause.cases if case.fires)
+    last = max(_firing_at(case, alert, cause.pace) for case in cause.cases if case.fires)
     return {
         "rule_files": [f"../rules/{alert.group}.yaml"],
-        "evaluation_interval": seconds(cause.step),
+        "evaluation_interval": seconds(cause.pace),
         "tests": [
-            _test(case, _of(rules, alert.severity) if case.ticket else rule, tier, cause.step, last, settings)
+            _test(case, _of(rules, alert.severity) if case.ticket else rule, tier, cause, last, settings)
             for rule, tier in _variants(rules)
             for case in cause.cases
         ],
@@ -106,24 +106,24 @@ def _firing_at(case: Case, alert: Alert, step: int) -> int:
     return waited if case.sharp else waited + step
 
 
-def _test(case: Case, rule: Alerting, tier: Tier, step: int, last: int, settings: RuleSettings) -> Plain:
+def _test(case: Case, rule: Alerting, tier: Tier, cause: Cause, last: int, settings: RuleSettings) -> Plain:
     """Return the test of one case; one that stays quiet is looked at when the others have long fired."""
     alert = rule.alert
-    steps = last // step + 2
+    steps = last // cause.step + 2
     owned = alert.name in BY_PIPELINE
     inputs = [series(line.name, line.labels, _values(line, steps)) for line in case.lines]
     whose = {"owner": _OWNER, "tier": tier.value} if owned else {}
     if owned:
         inputs.append(series("mpp_pipeline_info", {**WHERE, **whose}, f"1+0x{steps}"))
-    checks = [check(last + step, alert.name, [])]
+    checks = [check(last + cause.pace, alert.name, [])]
     if case.fires:
-        now = _firing_at(case, alert, step)
+        now = _firing_at(case, alert, cause.pace)
         value = float(case.value) + (now if case.grows else 0)
         checks = [check(now, alert.name, [expected(rule, {**case.labels, **whose}, value, settings)])]
         if case.sharp and now:
-            checks.insert(0, check(now - step, alert.name, []))
+            checks.insert(0, check(now - cause.pace, alert.name, []))
     name = f"{alert.name}, {tier.value}: {case.what}"
-    return {"name": name, "interval": seconds(step), "input_series": inputs, "alert_rule_test": checks}
+    return {"name": name, "interval": seconds(cause.step), "input_series": inputs, "alert_rule_test": checks}
 
 
 def _values(line: Line, steps: int) -> str:
