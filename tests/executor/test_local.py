@@ -95,6 +95,24 @@ def test_what_a_worker_said_before_it_died_is_heard(backend: LocalBackend, tmp_p
     assert backend.poll(0.1) == []
 
 
+def test_the_death_of_the_fork_server_is_that_of_its_workers(tmp_path: Path) -> None:
+    """All that it forked is told as lost, once each, and replaced by what another one forks, again and again."""
+    made = LocalBackend(4, {"directory": tmp_path / "journal"}, "w")
+    try:
+        made.start()
+        until(made, lambda news: sum(isinstance(each, Up) for each in news) == 4)
+        for _ in range(4):
+            before = dict(made.pids)
+            server = int(Path(f"/proc/{next(iter(before.values()))}/stat").read_text().rsplit(")", 1)[1].split()[1])
+            os.kill(server, 9)
+            time.sleep(0.2)  # the ends of all pipes and all processes are there in one look
+            news = until(made, lambda news: sum(isinstance(each, Up) for each in news) >= 4)
+            assert sorted(each.worker for each in news if isinstance(each, Down)) == sorted(before)
+            assert not [pid for pid in before.values() if Path(f"/proc/{pid}").exists()]
+    finally:
+        made.close()
+
+
 def test_workers_that_never_get_ready_are_an_error() -> None:
     """Where processes die at their start, it is said and not tried for ever."""
     backend = LocalBackend(1, {"lanes": -1}, "w")

@@ -210,6 +210,8 @@ class LocalBackend:
         if self._news:
             seconds = 0.0
         for key, _ in self._selector.select(max(seconds, 0.0)):
+            if self._selector.get_map().get(key.fileobj) is not key:
+                continue  # buried in this round: its handle is closed, or somebody else's by now
             if isinstance(key.data, Child):
                 self._flush(key.data)
             elif isinstance(key.data, int):
@@ -251,8 +253,7 @@ class LocalBackend:
         self._started += 1
         name = f"{self._prefix}-{self._started}"
         place = seat.place
-        where = {"node": place.node, "zone": place.zone, "spot": place.spot}
-        told = {key: value for key, value in where.items() if value} if place != Place() else {}
+        told = {key: value for key, value in place._asdict().items() if value and key != "memory_bytes"}
         child.assign(name, seat, inside.WorkerSetup({**self._recording, **told, "worker": name}, place.memory_bytes))
         self._children[name] = child
         self._to_write[child.pid] = child
