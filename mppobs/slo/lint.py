@@ -23,8 +23,8 @@ from mppobs.slo.model import EventUnit, IndicatorKind, Slo
 from mppobs.slo.windows import DAY, LEGS, Leg, window_name
 
 SCRAPES_PER_WINDOW: Final = 4
-SERIES_PER_SLO: Final = 9 + 8 + 21
-"""Exposed by the aggregator, collapsed by the rules, and computed for the windows."""
+SERIES_PER_SLO: Final = 10 + 10 + 8 + 21
+"""Exposed by the aggregator, of them those about predictions, collapsed by the rules, and computed for the windows."""
 
 _UNIT_WORDS: Final = {EventUnit.JOB: "runs", EventUnit.SHARD: "shards", EventUnit.MINUTE: "minutes"}
 

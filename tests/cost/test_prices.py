@@ -54,3 +54,10 @@ def test_a_mistake_is_named_with_its_place(text: str, says: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_prices(text, "f.yaml")
     assert says in str(caught.value)
+
+
+def test_what_has_no_price_has_none() -> None:
+    """No figure is made up: neither for a type that is not listed, nor where nothing is."""
+    assert PriceList().usd_per_hour("", spot=False) is None
+    assert parse_prices("node_types: {a: {on_demand: 1}}").usd_per_hour("b", spot=True) is None
+    assert parse_prices("default: {on_demand: 2}").usd_per_hour("b", spot=True) == 2.0

@@ -321,3 +321,14 @@ def test_the_document_describes_every_path_and_its_errors(client: Client) -> Non
             for parameter in operation.get("parameters", ()):
                 assert parameter["description"], (path, parameter["name"])
     assert "Problem" in document["components"]["schemas"]
+
+
+def test_what_is_not_priced_costs_null_and_not_nothing() -> None:
+    """Time was spent, and nobody said what it costs; a job that has run nothing yet has cost nothing."""
+    ran, waits = summary(1), summary(2, state="running")
+    ran = replace(ran, cost_pusd={}, stages=(replace(ran.stages[0], wall_ns=SECOND),))
+    waits = replace(waits, cost_pusd={}, stages=())
+    with Client(build_app(parts(HandMade([waits], [ran])))) as client:
+        assert {job["job_id"]: job["cost_usd"] for job in get(client, "/api/v1/jobs")["jobs"]} == {
+            "job-1": None, "job-2": 0,
+        }  # fmt: skip
