@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from mppobs.executor.events import AttemptId, Commit, JobEnded, JobSubmitted, ShardFailed, Split, StageSpec, WorkerUp
+from mppobs.executor.events import (
+    AttemptId,
+    Commit,
+    JobEnded,
+    JobSubmitted,
+    OutputLost,
+    ShardFailed,
+    Split,
+    StageSpec,
+    WorkerUp,
+)
 from mppobs.executor.policies import MAX_WINDOW, Blame, Policy
 from mppobs.model import AttemptOutcome, JobOutcome, Reason, Tier
 
@@ -101,6 +111,13 @@ class Observer:
     def number(self, attempt: AttemptId) -> int:
         """Return an attempt's number in all lives of the coordinator."""
         return self.life * 1000 + attempt.number
+
+    def missing(self, attempt: AttemptId) -> list[OutputLost]:
+        """Return the output that an attempt should read and does not find."""
+        book = self.books[attempt.job]
+        needs = book.submitted.stages[attempt.stage].needs
+        wanted = [position for need in needs for position in sorted(book.wanted(need))]
+        return [OutputLost(attempt.job, *pos) for pos in wanted if (attempt.job, *pos) not in self.outputs]
 
     # Decisions
 

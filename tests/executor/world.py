@@ -138,18 +138,9 @@ class World:
                 if job not in seen.books:
                     return
                 seen.books[job].cancelled = seen.books[job].ended is None
-            case WorkerUp():
-                self._coming -= 1
-                seen.workers[event.worker] = event
-                seen.held[event.worker] = {}
-            case WorkerDraining() if event.worker in seen.workers:
-                seen.draining.add(event.worker)
-                self._hire(20 * MS)
-            case WorkerLost() if event.reason is Reason.NODE_LOST:
-                yield from self._lose_node(event)
+            case WorkerUp() | WorkerDraining() | WorkerLost():
+                yield from self._machines_change(event)
                 return
-            case WorkerLost() if event.worker in seen.workers:
-                self._lose(event)
             case StageOpened(job, stage):
                 seen.books[job].opened.add(stage)
             case ShardSplit(job):
@@ -177,14 +168,29 @@ class World:
                 if seen.books[job].ended is None:
                     seen.outputs.setdefault((job, stage, shard), number)
                 return
-            case WorkerLost() | WorkerDraining():
-                return
+        yield event
+
+    def _machines_change(self, event: WorkerUp | WorkerDraining | WorkerLost) -> Iterator[Event]:
+        """A worker comes, is to be taken away, or is gone; what is told of one that is gone already is nothing."""
+        seen = self.observer
+        if isinstance(event, WorkerUp):
+            self._coming -= 1
+            seen.workers[event.worker] = event
+            seen.held[event.worker] = {}
+        elif event.worker not in seen.workers:
+            return
+        elif isinstance(event, WorkerDraining):
+            seen.draining.add(event.worker)
+            self._hire(20 * MS)
+        elif event.reason is Reason.NODE_LOST:
+            yield from self._lose_node(event)
+            return
+        else:
+            self._lose(event)
         yield event
 
     def _lose_node(self, event: WorkerLost) -> Iterator[Event]:
         """All workers of a node go at once."""
-        if event.worker not in self.observer.workers:
-            return
         node = self.observer.workers[event.worker].node
         for up in [up for up in self.observer.workers.values() if up.node == node]:
             lost = WorkerLost(up.worker, Reason.NODE_LOST)
@@ -307,7 +313,7 @@ class World:
         """The first attempt that a worker holds begins, and something will become of it."""
         worker, at = self.observer.where[attempt], self.now
         self.later(at, AttemptStarted(attempt), worker)
-        lost = self._missing(attempt)
+        lost = self.observer.missing(attempt)
         if lost:
             self._innocent.add(attempt)
             for event in lost:
@@ -326,13 +332,6 @@ class World:
             self.later(at + took // 2, WorkerDraining(worker), life=True)
         if fate is not None:
             self.later(at + took, fate, worker)
-
-    def _missing(self, attempt: AttemptId) -> list[OutputLost]:
-        """Return the output that an attempt should read and does not find."""
-        book = self.books[attempt.job]
-        needs = book.submitted.stages[attempt.stage].needs
-        wanted = [position for need in needs for position in sorted(book.wanted(need))]
-        return [OutputLost(attempt.job, *pos) for pos in wanted if (attempt.job, *pos) not in self.observer.outputs]
 
     # What the scheduler decides
 
