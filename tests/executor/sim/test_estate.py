@@ -12,6 +12,7 @@ import pytest
 
 from mppobs.catalog.metrics import BY_NAME
 from mppobs.clock import ManualClock
+from mppobs.cost.prices import NodePrice, PriceList
 from mppobs.errors import ConfigError
 from mppobs.executor.faults import parse_faults
 from mppobs.executor.sim.estate import START_NS, Summary, pipelines, simulate_estate, slo_yaml
@@ -48,7 +49,9 @@ def estate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Summary]:
 def totals(estate: tuple[Path, Summary], tmp_path_factory: pytest.TempPathFactory) -> LoadedTotals:
     """Return what a sidecar adds up from the estate's journals, some minutes after its end."""
     clock = ManualClock(START_NS + (DAYS + 1) * 86_400 * 10**9)
-    engine = open_engine(tmp_path_factory.mktemp("state"), [estate[0] / "journals"], clock=clock)
+    machines = CLUSTER
+    prices = PriceList(NodePrice(machines.usd_per_hour, machines.spot_usd_per_hour))
+    engine = open_engine(tmp_path_factory.mktemp("state"), [estate[0] / "journals"], clock=clock, prices=prices)
     for _ in range(30):
         clock.advance(seconds=30)
         engine.tick()
