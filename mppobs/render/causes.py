@@ -143,7 +143,7 @@ def _surge() -> Fraction:
     """
     Return how many times its usual a day costs when the surge is looked at.
 
-    Between two scrapes: Prometheus 3 leaves out a sample at a window's very beginning that Prometheus 2 takes in. The
+    Between two scrapes, since Prometheus 3 leaves out a sample at a window's very beginning that Prometheus 2 takes in. The
     steps between the samples in a window, of which there is one less than samples, stand for the whole of it.
     """
     day = Fraction(_DAY - 1 + _SURGE_STEPS * (_SURGED - 1), _DAY - 1) * _DAY
@@ -180,7 +180,7 @@ _SURGED: Final = 49
 """Times the usual: two hours of it make a day stand out of its week."""
 _DAY: Final = 288
 """Steps of five minutes."""
-_SURGE_STEPS: Final = 21
+_SURGE_STEPS: Final = 22
 """How old the surge is when it is looked at, and half a step more."""
 
 _CAUSES: Final[Mapping[str, Cause]] = {
@@ -246,10 +246,10 @@ _CAUSES: Final[Mapping[str, Cause]] = {
         Case("hardly throttled CPU", _cpu(THROTTLED_SHARE_PERCENT - 1)),
     )),
     "MppCostSurge": Cause((
-        Case("a day that costs more", _cost(1, _SURGED), True, WHERE, _surge(), since=7 * 86400 + 5400, sharp=False),
+        Case("a day that costs more", _cost(1, _SURGED), True, WHERE, _surge(), since=7 * 86400 + 2700),
         Case("a day that costs hardly more", _cost(1, COST_FACTOR)),
         Case("more of a trifle", _cost(Fraction(1, 2000), Fraction(_SURGED, 2000))),
-    ), 300, 150),
+    ), 300, 4050),
     "MppDeadlineAtRisk": Cause((
         Case("a finish after the deadline", _late(Weight.CHARGE), True, _RUN, 90),
         Case("a finish that is feared to be late", _late(Weight.WARNING), True, _RUN, 90, ticket=True),
