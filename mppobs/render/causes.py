@@ -143,8 +143,8 @@ def _surge() -> Fraction:
     """
     Return how many times its usual a day costs when the surge is looked at.
 
-    Between two scrapes, since Prometheus 3 leaves out a sample at a window's very beginning that Prometheus 2 takes in. The
-    steps between the samples in a window, of which there is one less than samples, stand for the whole of it.
+    That is between two scrapes: Prometheus 3 leaves out a sample at a window's very beginning, Prometheus 2 takes it in.
+    The steps between the samples in a window, of which there is one less than samples, stand for the whole of it.
     """
     day = Fraction(_DAY - 1 + _SURGE_STEPS * (_SURGED - 1), _DAY - 1) * _DAY
     week = Fraction(7 * _DAY - 1 + _SURGE_STEPS * (_SURGED - 1), 7 * _DAY - 1) * 7 * _DAY
