@@ -143,7 +143,7 @@ def _surge() -> Fraction:
     """
     Return how many times its usual a day costs when the surge is looked at.
 
-    That is between two scrapes: Prometheus 3 leaves out a sample at a window's very beginning, Prometheus 2 takes it in.
+    That is between two scrapes: Prometheus 3 leaves out a sample at the beginning of a window, Prometheus 2 does not.
     The steps between the samples in a window, of which there is one less than samples, stand for the whole of it.
     """
     day = Fraction(_DAY - 1 + _SURGE_STEPS * (_SURGED - 1), _DAY - 1) * _DAY
