@@ -293,9 +293,8 @@ class World:
                 self.later(self._soon(50 * MS), Ghost(*attempt[:3], seen.number(attempt)))
         for forgotten in (seen.workers, seen.draining, seen.aside, seen.held, seen.where, seen.seen, seen.alone):
             forgotten.clear()
-        seen.short.clear()
-        seen.evicted.clear()
-        self._innocent.clear()
+        for also in (seen.short, seen.evicted, self._innocent):
+            also.clear()
         seen.life += 1
         self._coming = 0
         self.scheduler = Scheduler(random.Random(self._seed + 1 + seen.life), seen.policy)
