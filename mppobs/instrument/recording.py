@@ -53,9 +53,8 @@ def start(
         bits = number << 16 | speculative << 8
         identity, check = identity ^ bits, check ^ bits
         flags |= speculative and SPECULATIVE
-    place: Place | None
     try:
-        place = journal.free_slots.pop()
+        place: Place | None = journal.free_slots.pop()
     except IndexError:
         place = journal.take_slot()
     now = time_ns()
@@ -71,8 +70,7 @@ def start(
         attempt._link = place.link | number
     journal.last_context = binding.number
     attempt._binding, attempt._place, attempt._extra = binding, place, None
-    attempt.shard, attempt.attempt = shard, number
-    attempt._key, attempt._start = key, now + 1
+    attempt.shard, attempt.attempt, attempt._key, attempt._start = shard, number, key, now + 1
     attempt._rows = attempt._read = attempt._written = attempt._delay = 1
     attempt._faults = _NO_COUNTS
     if assigned_ns is not None:

@@ -74,10 +74,7 @@ class JournalWriter:
         budget_bytes: int = DEFAULT_BUDGET_BYTES,
         identity: str = "",
     ) -> None:
-        """
-        Open a journal. `identity`, 32 hexadecimal digits, is for simulations: with the clock it makes equal bytes of
-        equal records, and the head names no process but `info.pid`. By chance otherwise.
-        """
+        """Open a journal. With `identity` (32 hexadecimal digits) equal records give equal bytes: for simulations."""
         self._clock: Clock = clock or SystemClock()
         self._turns = Turns()
         self._contexts = ContextTable()
