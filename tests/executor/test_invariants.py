@@ -45,7 +45,7 @@ def test_the_worlds_are_worth_it() -> None:
     kinds: Counter[type] = Counter()
     reasons: Counter[Reason] = Counter()
     found: Counter[str] = Counter()
-    for seed in range(200):
+    for seed in range(120):
         world = random_world(seed)
         world.run()
         ends.update(book.ended.outcome for book in world.books.values() if book.ended)
@@ -56,9 +56,9 @@ def test_the_worlds_are_worth_it() -> None:
         found["parts"] += sum(len(book.replaced) for book in world.books.values())
         found["lost output"] += world.told[OutputLost]
     assert set(ends) == set(JobOutcome)
-    assert min(kinds[kind] for kind in (Commit, ShardFailed, Stop, Submit, WaitUntil, Split)) > 50
-    assert min(kinds[kind] for kind in (Scale, SetAside)) > 10
-    assert min(found[what] for what in ("copies", "crashes", "parts", "lost output")) > 50
+    assert min(kinds[kind] for kind in (Commit, ShardFailed, Stop, Submit, WaitUntil, Split)) > 30
+    assert min(kinds[kind] for kind in (Scale, SetAside)) > 5
+    assert min(found[what] for what in ("copies", "crashes", "parts", "lost output")) > 20
     assert {Reason.RETRIES_EXHAUSTED, Reason.WORKER_LOST, Reason.OOM_KILLED, Reason.DEADLINE} <= set(reasons)
     assert {Reason.EXCEPTION, Reason.NODE_LOST, Reason.STORAGE} <= set(reasons)
 

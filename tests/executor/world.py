@@ -44,7 +44,6 @@ from tests.executor.observer import Book, Observer
 
 SOME_MACHINES = Machines()
 USUAL = Policy()
-_MOST_CRASHES = 10
 UNIT = 1 << 20
 """The work of a shard that has not been split."""
 
@@ -324,7 +323,7 @@ class World:
         took = 1 + int(self.chance.expovariate(1 / (5 * MS * slow * share)))
         if self.chance.random() < 0.3:
             self.later(at + took // 2, AttemptProgress(attempt, 0.5), worker)
-        if self.chance.random() < self.chances.crash and self.crashes < _MOST_CRASHES:
+        if self.chance.random() < self.chances.crash and self.crashes < 10:
             self.later(self._soon(took), Crash())
         fate = fate_of(self.chance.random(), self.chances, attempt, worker, took)
         if isinstance(fate, WorkerLost) and fate.reason is Reason.PREEMPTED:
