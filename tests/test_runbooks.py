@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 import subprocess
@@ -17,9 +18,11 @@ from mppobs.catalog.alerts import ALERTS, BY_NAME, Alert
 from mppobs.catalog.metrics import BY_NAME as METRICS
 from mppobs.catalog.metrics import LABELS, RUN_LABELS
 from mppobs.cli import main
+from mppobs.executor.faults import parse_fault
 from mppobs.model import Severity
 from mppobs.render.rules import Recording, groups
 from mppobs.runbooks import SECTIONS, Block, Page, directory, filled, names, parse, text_of, to_html
+from mppobs.workloads.registry import WORKLOADS
 
 PAGES = {name: parse(text_of(name)) for name in names()}
 ALERT_PAGES = {name: page for name, page in PAGES.items() if name in BY_NAME}
@@ -121,6 +124,18 @@ def test_a_page_confirms_and_verifies(name: str) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ALERT_PAGES)
+def test_the_drill_is_of_the_fault_that_the_alert_is_for(name: str) -> None:
+    """A fault in a drill is one that its catalogue says must raise this alert."""
+    drill = text_of(name).split("## Drill")[1]
+    for fault in re.findall(r"--fault (\S+?)`", drill):
+        assert parse_fault(fault).about.alert == name or name in BY_EFFECT
+
+
+BY_EFFECT = {"MppSloBurn", "MppCriticalJobFailed", "MppCostSurge"}
+"""Alerts for what faults lead to, which have none of their own."""
+
+
 def test_next_commands_of_alerts_exist() -> None:
     """What an alert says to type first is a command that there is."""
     for alert in ALERTS:
@@ -151,10 +166,20 @@ def check_command(line: str) -> None:
     words = [word for word in shlex.split(line.split(" # ")[0]) if word not in ("…", "...")]
     path = [words[1]] if words[1] not in GROUPS or len(words) < 3 or words[2].startswith("-") else words[1:3]
     text = help_of(tuple(path))
+    if path == ["run"]:
+        check_run(words[2:])
     for word in words[1:]:
         option = word.split("=")[0]
         if re.fullmatch(r"--?[a-z][a-z-]*", option) and option != "--help":
             assert re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", text), (line, option)
+
+
+def check_run(words: list[str]) -> None:
+    """Assert that a run names a workload that there is, and faults that there are."""
+    assert words[0] in WORKLOADS
+    for option, value in itertools.pairwise(words):
+        if option == "--fault":
+            parse_fault(value)
 
 
 GROUPS = {"slo", "journal", "dashboards"}

@@ -19,6 +19,7 @@ import yaml
 from mppobs.instrument.settings import from_environment
 from mppobs.render.dashboards.sources import SOURCES
 from tests import servers
+from tests.test_runbooks import check_command
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -175,6 +176,15 @@ def test_compose_mounts_what_there_is() -> None:
             assert (DEPLOY / source).exists(), source
     ports = [port for service in services.values() for port in service.get("ports", ())]
     assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_compose_runs_what_there_is() -> None:
+    """The commands of the demo's workers are commands, with options, workloads and faults that exist."""
+    workers = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["workers"]
+    commands = re.findall(r"mppobs run [^;]+", workers["command"][0])
+    assert len(commands) == 2
+    for command in commands:
+        check_command(command)
 
 
 def test_grafana_finds_the_dashboards_and_their_datasource() -> None:
