@@ -30,7 +30,7 @@ from mppobs.executor.backends.memory import MemoryLimit
 from mppobs.executor.backends.watchdog import die_with_parent, end_unless_stopped
 from mppobs.executor.backends.wire import Inbox, frame, write_all
 from mppobs.executor.shuffle import Output
-from mppobs.instrument.attempt import NOTHING
+from mppobs.instrument.attempt import NOTHING, Attempt
 from mppobs.instrument.recorder import RECORDER
 from mppobs.journal.format import head_name
 from mppobs.model import AttemptOutcome, Reason
@@ -81,7 +81,7 @@ class _StopGuard:
         self._allowed = False
         self._asked: dict[int, AttemptOutcome] = {}
         self._timer: threading.Timer | None = None
-        self.attempt = NOTHING
+        self.attempt: Attempt = NOTHING
         """The attempt that runs, as it is recorded."""
         self.ends = False
         """Whether the process is to end: an attempt was stopped, or the coordinator is gone."""
