@@ -80,7 +80,7 @@ def test_a_coordinator_that_hangs_is_replaced_and_lets_go(tmp_path: Path, crew: 
     deadline = time.monotonic() + PATIENCE
     while crew.coordinates() in (0, coordinator) and not crew.answers():
         assert time.monotonic() < deadline, crew.said()
-        crew.stand_by()  # on a busy machine the first one may have been late, and the standby is the one that is stopped
+        crew.stand_by()  # the one that was stopped may have been the standby, on a busy machine
         time.sleep(0.05)
     os.kill(coordinator, signal.SIGCONT)
     crew.settle()
