@@ -31,6 +31,8 @@ _log = logging.getLogger(__name__)
 
 LOOK_SECONDS: Final = 5.0
 """Between two looks at a job; a hundredth of the time that it is allowed where that is less."""
+LEAST_SECONDS: Final = 1.0
+"""Between two looks at any jobs: each goes over everything that runs."""
 MOST_JOBS: Final = 24
 """That are predicted at one look, those that have waited longest first: a look costs a millisecond or two each."""
 _NS: Final = 1e9
@@ -62,6 +64,7 @@ class Onlooker:
         self._jobs: dict[JobKey, _Job] = {}
         self._runs: dict[Who, list[Run]] = {}
         self._pasts: dict[Who, Past] = {}
+        self._looked_ns = 0
         self.failed = 0
         """Predictions that could not be made because this code itself failed."""
 
@@ -73,8 +76,13 @@ class Onlooker:
             (now_ns - self._jobs.setdefault(key, _Job()).looked_ns - _pause_ns(job), job)
             for key, job in running.items()
         ]  # fmt: skip
+        ended = [job for job in running.values() if job.end_ns]
+        if 0 <= now_ns - self._looked_ns < LEAST_SECONDS * _NS:
+            return ended
         found = sorted((each for each in waits if each[0] >= 0 and not each[1].end_ns), key=lambda each: -each[0])
-        return [job for _, job in found[:MOST_JOBS]] + [job for job in running.values() if job.end_ns]
+        if found:
+            self._looked_ns = now_ns
+        return [job for _, job in found[:MOST_JOBS]] + ended
 
     def look(self, job: RunningJob, attempts: Sequence[LiveAttempt], now_ns: int) -> Seen:
         """Return what is known of a job, and when it will end."""
