@@ -42,6 +42,8 @@ HASTE = 6
 INTERVAL = RULE_INTERVAL // HASTE
 SLOW = SLOW_INTERVAL // HASTE
 INSTANCE = 'instance="a",job="slos"'
+PATIENCE = 180
+"""Seconds for rules to find all that they need."""
 TARGET = 20.0
 PEER_ALERTS = (
     ("Page", (("5m", "1h", 14.4), ("30m", "6h", 6))),
@@ -161,7 +163,7 @@ def prometheus(directory: Path, rules: Sequence[str], target: str) -> Iterator[s
     own, address = directory / "prometheus.yml", f"127.0.0.1:{_free_port()}"
     slos = {"job_name": "slos", "static_configs": [{"targets": [target], "labels": {"instance": "a"}}]}
     own.write_text(yaml.safe_dump({
-        "global": {"scrape_interval": f"{SCRAPE}s"},
+        "global": {"scrape_interval": f"{SCRAPE // HASTE}s"},
         "rule_files": [f"{directory}/rules/*.yaml"], "scrape_configs": [slos],
     }))  # fmt: skip
     command = ["prometheus", f"--config.file={own}", f"--storage.tsdb.path={directory}/data", "--log.level=error",
@@ -213,7 +215,7 @@ def side(work: Sequence[Group], result: str) -> Side:
 
 def watch(url: str) -> tuple[float, float, float]:
     """Return how long a Prometheus was watched, the CPU time that it took, and how many rules it evaluated."""
-    time.sleep(SLOW + 5)
+    time.sleep(5)
     before, began = _figures(url), time.monotonic()
     time.sleep(SLOW)
     after, passed = _figures(url), time.monotonic() - began
@@ -224,16 +226,23 @@ def watch(url: str) -> tuple[float, float, float]:
     return passed, cpu, done
 
 
-def check(url: str, what: Side, slos: int) -> None:
-    """Raise SystemExit where a rule fails, or has nothing to say of some SLO: that would be cheap."""
+def settle(url: str, what: Side, slos: int) -> None:
+    """Wait until the rules have something to say of every SLO. Raises SystemExit where that takes minutes."""
+    query = urllib.parse.urlencode({"query": f"count({what.result})"})
+    for _ in range(PATIENCE):
+        answer = json.load(urllib.request.urlopen(f"{url}/api/v1/query?{query}", timeout=60))
+        if [series["value"][1] for series in answer["data"]["result"]] == [str(slos)]:
+            return
+        time.sleep(1)
+    raise SystemExit(f"{what.result} is not there for every SLO after {PATIENCE} s")
+
+
+def check(url: str) -> None:
+    """Raise SystemExit where a rule fails: that would be cheap."""
     answer = json.load(urllib.request.urlopen(f"{url}/api/v1/rules", timeout=60))["data"]["groups"]
     bad = [rule for group in answer for rule in group["rules"] if rule["health"] == "err"]
     if bad:
         raise SystemExit(f"a rule fails: {bad[0]['name']}: {bad[0]['lastError']}")
-    query = urllib.parse.urlencode({"query": f"count({what.result})"})
-    found = json.load(urllib.request.urlopen(f"{url}/api/v1/query?{query}", timeout=60))["data"]["result"]
-    if [series["value"][1] for series in found] != [str(slos)]:
-        raise SystemExit(f"{what.result} is not there for every SLO: {found}")
 
 
 def _figures(url: str) -> Mapping[str, float]:
@@ -268,8 +277,9 @@ def measure(root: Path, slos: int, rounds: int) -> tuple[float, float, int, int]
         for _ in range(rounds):
             for name, what in (("ours", ours), ("peer", peer)):
                 with prometheus(root / name, what.rules, target) as url:
+                    settle(url, what, slos)
                     passed, cpu, done = watch(url)
-                    check(url, what, slos)
+                    check(url)
                 found[name].append((cpu - idle * passed) / done * what.due)
     return statistics.median(found["ours"]), statistics.median(found["peer"]), ours.count, peer.count
 
