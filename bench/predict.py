@@ -24,7 +24,7 @@ from mppobs.slo.draining import QUANTILES
 from tests.slo.foresight import JOBS, Played, play_all, score
 from tests.slo.runs import Fault
 
-SEED = 20_261
+SEED = 40_000
 """Of the first of the parts that runs are made in; tuning used seeds below ten."""
 PART = 4 * JOBS
 CAUGHT = 0.9

@@ -15,8 +15,8 @@ from mppobs.slo.draining import Prediction
 
 DWELL_SHARE: Final = 0.03
 """Of the time that a job is allowed: how long another verdict must hold before it counts."""
-LIKELY: Final = 0.45
-"""Of the way from the middle of the interval to its early end, that must be past the deadline too: some 3 in 4."""
+LIKELY: Final = 0.55
+"""Of the way from the middle of the interval to its early end, that must be past the deadline too: some 4 in 5."""
 MOST_DOUBT: Final = 0.12
 """Of the time allowed: more than so much earlier a finish is not waited for, since of a straggler nobody ever knows."""
 LAST_SHARE: Final = 0.25
