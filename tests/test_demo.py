@@ -49,6 +49,18 @@ NOT_FED: dict[str, str] = {
     "mppobs_series_folded_total": "two pipelines are far from the cap",
     **dict.fromkeys((name for name in BY_NAME if name.startswith("mpp_slo_")), "the demo promises nothing"),
     "mppobs_slo_reload_errors_total": "the demo promises nothing",
+    "mpp_run_predicted_late_seconds": "no run of the demo is expected to be late",
+    **dict.fromkeys(
+        (
+            "mppobs_refused_rounds_total",
+            "mppobs_lost_records_total",
+            "mppobs_quarantined_journals_total",
+            "mppobs_unreadable_files_total",
+            "mppobs_unarchived_jobs_total",
+            "mppobs_failed_predictions_total",
+        ),
+        "nothing of the sidecar's own fails",
+    ),
     "mppobs_spans_exported_total": "no tracing backend is configured",
     "mppobs_spans_dropped_total": "no tracing backend is configured",
 }

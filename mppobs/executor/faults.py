@@ -215,7 +215,7 @@ def crowd(severity: float, number: int) -> float:
     >>> crowd(0.5, 0), crowd(0.5, 1)
     (0.5, 0.25)
     """
-    return severity / 2**number
+    return severity / (1 << number)
 
 
 class ArmedFault(NamedTuple):

@@ -139,7 +139,7 @@ class Scheduler:
         stage.line_up()
         if event.nodes:
             self._placer.locate(stage, event.nodes, now_ns)
-        self._book.list(stage)
+        self._book.enlist(stage)
         if self._scaler is not None:
             self._scaler.look_soon(now_ns)
 
@@ -180,7 +180,7 @@ class Scheduler:
                 if running is not None:
                     self._watch.committed(running, event.duration_ns, now_ns)
                     if stage.pressure.on_from and stage.pressure.ease():
-                        self._book.list(stage)
+                        self._book.enlist(stage)
                 self._decider.succeeded(stage, attempt)
             elif event.outcome is AttemptOutcome.SUPERSEDED and event.winner is not None:
                 self._decider.succeeded(stage, attempt._replace(number=event.winner))
@@ -215,5 +215,5 @@ class Scheduler:
             stage.job.retries += 1
         if not stage.closed and stage.status[shard] == UNDECIDED and not stage.copies(shard):
             stage.again.appendleft(shard)
-            self._book.list(stage)
+            self._book.enlist(stage)
         self._decider.end_if_over(stage.job)

@@ -94,13 +94,13 @@ class Book:
         job = self.jobs.get(attempt.job)
         return job.stages[attempt.stage].held.get(attempt) if job is not None else None
 
-    def list(self, stage: Stage) -> None:
+    def enlist(self, stage: Stage) -> None:
         """Make a stage findable that has something to start."""
         if not stage.listed:
             stage.listed = True
             heapq.heappush(stage.job.ready, stage.index)
         if not stage.job.listed:
-            self.tenants.list(stage.job)
+            self.tenants.enlist(stage.job)
 
     def release(self, running: Running) -> None:
         """Forget a running attempt; its worker has room again, and whoever was at a limit may go on."""
@@ -121,11 +121,11 @@ class Book:
             if special is not None:
                 self.give_node_back(special)
         if worker.open:
-            self.pool.list(worker)
+            self.pool.enlist(worker)
         if not (stage.listed and job.listed) and stage.has_work and stage not in self.pool.hoping:
-            self.list(stage)
+            self.enlist(stage)
         elif not job.listed and job.ready:
-            self.tenants.list(job)
+            self.tenants.enlist(job)
 
     def stop(self, running: Running, outcome: AttemptOutcome) -> None:
         """Have a running attempt ended, once."""

@@ -97,7 +97,7 @@ class Decider:
         """Have a shard tried again as soon as a worker has room."""
         if not stage.closed and stage.status[shard] == UNDECIDED:
             stage.again.append(shard)
-            self._book.list(stage)
+            self._book.enlist(stage)
 
     def _why_not(self, stage: Stage, event: AttemptEnded, blame: Blame, count: int) -> Reason | None:
         """Return why a shard may not be tried again, or `None` where it may; a retry is then taken from the budget."""
@@ -171,7 +171,7 @@ class Decider:
             stage.again.extend(children)
             self._stop_others(stage, shard)
             self._decided(stage)
-            self._book.list(stage)
+            self._book.enlist(stage)
         self.end_if_over(job)
 
     def _leave_whole(self, stage: Stage, shard: int, winner: AttemptId | None) -> None:
@@ -235,7 +235,7 @@ class Decider:
             if not dependent.ready:
                 self.ready(dependent)
             elif dependent.opened:
-                self._book.list(dependent)
+                self._book.enlist(dependent)
 
     def stop_job(self, job: Job) -> None:
         """Start nothing more of a job and stop what runs."""

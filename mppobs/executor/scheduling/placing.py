@@ -30,8 +30,8 @@ class Placer:
         book, pool, tenants = self._book, self._book.pool, self._book.tenants
         if pool.woken:
             woken, pool.woken = pool.woken, []
-            for stage in woken:
-                book.list(stage)
+            for waiting in woken:
+                book.enlist(waiting)
         if book.parked:
             self._place_parked()
         # Most events free no worker: then there is nothing to look for.
@@ -62,9 +62,9 @@ class Placer:
             return self._await_room(stage, groups)
         shard = stage.pop()
         if shard < 0:
-            worker.group.list(worker)
+            worker.group.enlist(worker)
         elif stage.special and shard in stage.special:
-            worker.group.list(worker)
+            worker.group.enlist(worker)
             if not self._place_special(stage, shard, stage.special[shard]):
                 self._book.parked.append(Parked(stage, shard))
         else:
@@ -109,7 +109,7 @@ class Placer:
             worker = pool.take(window, groups)
             if worker is None:
                 return self._await_room(stage, groups)
-            worker.group.list(worker)
+            worker.group.enlist(worker)
         if not local.has(worker.node.name) and policies.waits_for_data(now_ns - local.since_ns, self._wait_ns):
             beside = self._beside_data(local, window, groups)
             if beside is None and local.is_at(pool.nodes):
@@ -154,7 +154,7 @@ class Placer:
         def take_any(now_ns: int) -> None:
             if stage in hoping:
                 del hoping[stage]
-                self._book.list(stage)
+                self._book.enlist(stage)
                 self._book.pool.freed = True
 
         self._book.timers.at(local.since_ns + self._wait_ns, take_any)
@@ -272,7 +272,7 @@ class Placer:
             self._book.pool.count_idle(worker.node, -1)
         worker.held[running] = None
         worker.node.held += 1
-        worker.group.list(worker)
+        worker.group.enlist(worker)
         self._book.running += 1
         job.running += 1
         if not job.begun:

@@ -70,7 +70,7 @@ class Group:
         """Bit n is set while the list of workers that hold n attempts is not empty."""
         self._by_load: list[deque[Worker]] = [deque() for _ in range(MAX_WINDOW)]
 
-    def list(self, worker: Worker) -> None:
+    def enlist(self, worker: Worker) -> None:
         """Make a worker findable after what it holds has changed."""
         load = len(worker.held)
         # Entries are not removed when the load changes, only skipped; the bit keeps them to one per load.
@@ -143,16 +143,16 @@ class Pool:
         worker.open = not node.aside_until and not node.alone
         self.count_idle(node, 1)
         self._change(group, 1)
-        self.list(worker)
+        self.enlist(worker)
 
-    def list(self, worker: Worker) -> None:
+    def enlist(self, worker: Worker) -> None:
         """Make a worker findable after what it holds has changed, and wake those who wait for one like it."""
         self.freed = True
         if not worker.open:
             return
         self.frees += 1
         group = worker.group
-        group.list(worker)
+        group.enlist(worker)
         if group.waiting:
             self.woken += group.waiting
             group.waiting.clear()
@@ -198,7 +198,7 @@ class Pool:
             else:
                 found = worker
         for worker in passed:
-            worker.group.list(worker)
+            worker.group.enlist(worker)
         return found
 
     def allowed(self, on_demand: bool, memory: int) -> list[Group]:
@@ -241,7 +241,7 @@ class Pool:
         for worker in node.workers.values():
             worker.open = is_open and not worker.draining
             if worker.open:
-                self.list(worker)
+                self.enlist(worker)
         self.freed = True
         self._forget_empty(node)
 

@@ -132,7 +132,7 @@ class Watch:
         book.copies += 1
         stage.pending_backups[shard] = None
         stage.backups.append(running)
-        book.list(stage)
+        book.enlist(stage)
 
     def _strike(self, node: Node, now_ns: int) -> None:
         """Count a straggler against its node, and set it aside after some."""

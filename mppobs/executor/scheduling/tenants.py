@@ -29,7 +29,7 @@ class Tenants:
             tenant = self._all[name] = Tenant(name, len(self._all), self._policy.share_of(name))
         return tenant
 
-    def list(self, job: Job) -> None:
+    def enlist(self, job: Job) -> None:
         """Make a job findable that has something to start, where it may."""
         tenant = job.tenant
         job.listed = True
@@ -101,7 +101,7 @@ class Tenants:
         waiting = sorted(tenant.waiting, key=lambda job: (job.due, job.number))
         tenant.waiting.clear()
         for job in waiting:
-            self.list(job)
+            self.enlist(job)
 
     def _stage_of(self, tenant: Tenant) -> Stage | None:
         """Return the stage that a tenant starts something of next."""
