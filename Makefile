@@ -18,10 +18,10 @@ demo: $(VENV)/.demo  ## Run two TPC-H queries on real data and show their indica
 	@$(BIN)/mppobs demo $(ARGS)
 
 test: lint servers  ## Lint, type-check and run the tests (ARGS="-k journal")
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow" --cov --cov-report=term:skip-covered --cov-fail-under=$(COVERAGE) $(ARGS)
+	@$(BIN)/python -m pytest -n 2 -m "not slow" --cov --cov-report=term:skip-covered --cov-fail-under=$(COVERAGE) $(ARGS)
 
 test-all: lint servers  ## Run the slow tests too: minutes more
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup --hypothesis-profile=searching --cov --cov-report=term:skip-covered --cov-fail-under=$(COVERAGE) $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --hypothesis-profile=searching --cov --cov-report=term:skip-covered --cov-fail-under=$(COVERAGE) $(ARGS)
 
 lint: $(VENV)/.dev  ## Check style, format and types
 	@$(BIN)/ruff check --quiet $(CODE)

@@ -28,14 +28,14 @@ _ENGINE = re.compile(r"[\[-](dask|ray)[\]-]")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With `-n`: send all tests of one engine to one process, which starts it once; the others where there is room."""
+    """With `-n`: send all tests of an engine, or else of a file, to one process: what they share is made once."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByEngine(LoadScopeScheduling):
-        """One unit of work for each engine, and one for each other test."""
+        """One unit of work for each engine, and one for each file."""
 
         def _split_scope(self, nodeid: str) -> str:
             found = _ENGINE.search(nodeid)
-            return found[1] if found is not None else nodeid
+            return found[1] if found is not None else nodeid.split("::")[0]
 
     return ByEngine(config, log)
