@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 from typing import Any
 
 import pytest
@@ -21,6 +22,10 @@ os.environ["COLUMNS"] = "200"  # whatever the terminal, or the lack of one, says
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.register_profile("searching", deadline=None, print_blob=True)
 settings.load_profile("steady")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell has its background jobs ignore Ctrl-C, and whatever they start; tests send it on purpose.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _ENGINE = re.compile(r"[\[-](dask|ray)[\]-]")
 """In the name of a test that needs an engine."""

@@ -167,12 +167,20 @@ def test_a_token_is_asked_for_and_used(capsys: pytest.CaptureFixture[str], monke
 def test_a_pipeline_of_which_nothing_is_known_shows_dashes_and_no_zeros() -> None:
     """What has not happened has no ratio."""
     unknown = dict.fromkeys(
-        ("shard_success_ratio", "p50_seconds", "p99_seconds", "retry_ratio", "cost_per_job_usd", "completeness_ratio")
+        (
+            "shard_success_ratio",
+            "p50_seconds",
+            "p99_seconds",
+            "retry_ratio",
+            "cost_per_job_usd",
+            "cost_usd",
+            "completeness_ratio",
+        )
     )
     counts = {"jobs": {"failure": 0, "error": 0}, "shards": {}, "jobs_running": 0}
     table = pipelines_table([{"cluster": "c", "tenant": "t", "pipeline": "p", **counts, **unknown}])
     cells = [next(iter(column.cells)) for column in table.columns]
-    assert [str(cell) for cell in cells] == ["p", "0", "0", "0", "0", "–", "–", "–", "–", "–", "–"]
+    assert [str(cell) for cell in cells] == ["p", "0", "0", "0", "0", "–", "–", "–", "–", "not priced", "–"]
 
 
 def test_sidecar_help_documents_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
