@@ -1,28 +1,24 @@
 """
-What the executor costs: decisions of the pure scheduler, no-op tasks, and a group-by through an exchange.
+What the executor costs: no-op tasks, and a group-by through an exchange.
 
-The scheduler is measured in CPU time, with a simulated clock. The rest is wall time on two processes, each attempt
-recorded on our side, in turns with the standard library's pool, Dask and Ray: each side is a process of its own
-(`bench/sides.py`), and what counts is the median of its rounds. On a busy machine they measure who is woken first.
+Wall time on two processes, each attempt recorded on our side, in turns with the standard library's pool, Dask and Ray:
+each side is a process of its own (`bench/sides.py`), and what counts is the median of its rounds. On a busy machine
+they measure who is woken first. What the scheduler's decisions cost is in `bench/scheduler.py`.
 
 The group-by reads 10 million rows of two integers from eight Parquet files and sums them into a million groups. Memory
 is the most that all processes of a side have at a time, what they share counted once, the page cache not at all.
 
-    python bench/executor.py [--rounds 5] [--tasks 10000] [--rows 10000000] [--shards 1000000] [--json]
+    python bench/executor.py [--rounds 5] [--tasks 10000] [--rows 10000000] [--json]
 """
 
 from __future__ import annotations
 
 import argparse
-import heapq
 import json
-import random
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -32,51 +28,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
+from report import Figure, figure, report
 
-from mppobs.executor.events import (
-    AttemptEnded,
-    AttemptStarted,
-    Event,
-    JobSubmitted,
-    StageOpened,
-    StageReady,
-    StageSpec,
-    Submit,
-    WorkerUp,
-)
-from mppobs.executor.scheduler import Scheduler
-from mppobs.model import AttemptOutcome
-
-SECOND = 1_000_000_000
-DECISIONS_PER_SECOND = 50_000.0
-SIMULATED_SECONDS = 60.0
-SIMULATED_SHARDS = 1_000_000
 FILES = 8
 PEERS = {"pool": "ProcessPoolExecutor", "dask": "Dask", "dask-p2p": "Dask p2p", "ray": "Ray"}
 SLOW = ("dask", "ray")
 """Sides that take a tenth of the tasks for a measurement."""
-
-
-def simulate(shards: int, workers: int) -> tuple[float, int]:
-    """Run a job of that many shards, whose times are lognormal, in simulated time; return CPU seconds and actions."""
-    scheduler, chance = Scheduler(random.Random(1)), random.Random(2)
-    queue: list[tuple[int, int, Event]] = [(0, n, WorkerUp(f"w{n}")) for n in range(workers)]
-    queue.append((0, workers, JobSubmitted("job", (StageSpec(shards),))))
-    decided, serial = 0, workers
-    began = time.process_time()
-    while queue:
-        now, _, event = heapq.heappop(queue)
-        for action in scheduler.on(event, now):
-            decided += 1
-            serial += 2
-            if isinstance(action, Submit):
-                took = int(chance.lognormvariate(0, 1) * SECOND)
-                ended = AttemptEnded(action.attempt, AttemptOutcome.SUCCESS, duration_ns=took)
-                heapq.heappush(queue, (now, serial - 1, AttemptStarted(action.attempt)))
-                heapq.heappush(queue, (now + took, serial, ended))
-            elif isinstance(action, StageReady):
-                heapq.heappush(queue, (now, serial, StageOpened(action.job, action.stage)))
-    return time.process_time() - began, decided
 
 
 class Side:
@@ -159,23 +116,16 @@ def make_files(directory: Path, rows: int) -> tuple[list[str], list[int]]:
     return files, [int(groups.sum()), total]
 
 
-def measure(rounds: int, tasks: int, rows: int, shards: int) -> list[dict[str, object]]:
+def measure(rounds: int, tasks: int, rows: int) -> list[Figure]:
     """Return the figures."""
-    seconds, decided = simulate(shards, 10_000)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    allowed = SIMULATED_SECONDS * shards / SIMULATED_SHARDS
-    figures = [
-        _figure("scheduler: decisions", decided / seconds, "per s", None, DECISIONS_PER_SECOND, at_least=True),
-        _figure(f"scheduler: {shards:,} shards on 10,000 workers", seconds, "s", None, allowed, at_least=False),
-        _figure("scheduler: memory of the process", memory, "MiB", None, 4096.0, at_least=False),
-    ]
+    figures: list[Figure] = []
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mppobs-bench-")))
         sides = {name: Side(name, stack) for name in ("ours", *PEERS)}
         for chunk in (1, 16):
             speeds = no_ops(sides, rounds, tasks, chunk)
             figures += [
-                _figure(
+                figure(
                     f"no-op tasks, chunk {chunk}, by {PEERS[peer]}", speeds["ours"], "per s", speeds[peer],
                     speeds[peer], at_least=True,
                 )
@@ -185,22 +135,8 @@ def measure(rounds: int, tasks: int, rows: int, shards: int) -> list[dict[str, o
         for peer in [peer for peer in walls if peer != "ours"]:
             for name, unit, found in (("time", "s", walls), ("memory", "MiB", memories)):
                 what = f"group-by of {rows:,} rows, {name}, by {PEERS[peer]}"
-                figures.append(_figure(what, found["ours"], unit, found[peer], found[peer], at_least=False))
+                figures.append(figure(what, found["ours"], unit, found[peer], found[peer], at_least=False))
     return figures
-
-
-def _figure(
-    name: str, value: float, unit: str, peer: float | None, target: float, *, at_least: bool
-) -> dict[str, object]:
-    return {
-        "figure": name,
-        "value": round(value, 2),
-        "unit": unit,
-        "peer": round(peer, 2) if peer is not None else None,
-        "ratio": round(value / peer, 2) if peer else None,
-        "target": round(target, 2),
-        "met": value >= target if at_least else value <= target,
-    }
 
 
 def main() -> None:
@@ -210,19 +146,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tasks", type=int, default=10_000, help="tasks per round")
     parser.add_argument("--rows", type=int, default=10_000_000, help="rows that are grouped")
-    parser.add_argument("--shards", type=int, default=SIMULATED_SHARDS, help="shards that are simulated")
     arguments = parser.parse_args()
-    figures = measure(arguments.rounds, arguments.tasks, arguments.rows, arguments.shards)
-    if arguments.json:
-        print("\n".join(json.dumps(figure) for figure in figures))
-        return
-    print(f"{'figure':<52} {'value':>11} {'unit':<6} {'peer':>11} {'ratio':>6} {'target':>11}")
-    for each in figures:
-        shown = {name: "" if value is None else value for name, value in each.items()}
-        print(
-            f"{shown['figure']:<52} {shown['value']:>11} {shown['unit']:<6} {shown['peer']:>11} {shown['ratio']:>6} "
-            f"{shown['target']:>11} {'met' if each['met'] else 'MISSED'}"
-        )
+    report(measure(arguments.rounds, arguments.tasks, arguments.rows), as_json=arguments.json)
 
 
 if __name__ == "__main__":

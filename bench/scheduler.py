@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import heapq
-import json
 import random
 import resource
 import statistics
@@ -22,6 +21,8 @@ from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from report import Figure, figure, report
 
 from mppobs.executor.events import (
     Action,
@@ -161,7 +162,7 @@ def busy_estate(policy: Policy, shards: int) -> tuple[float, int]:
     return time.process_time() - began, decided
 
 
-def measure(rounds: int, shards: int) -> list[dict[str, object]]:
+def measure(rounds: int, shards: int) -> list[Figure]:
     """Return the figures; rounds with the policies on and off take turns."""
     seconds, decided = large_job(shards, LARGE_WORKERS)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -173,25 +174,13 @@ def measure(rounds: int, shards: int) -> list[dict[str, object]]:
     on, off = statistics.median(speeds["on"]), statistics.median(speeds["off"])
     allowed = LARGE_SECONDS * shards / LARGE_SHARDS
     return [
-        _figure("decisions, every policy on", on, "per s", off, DECISIONS_PER_SECOND, at_least=True),
-        _figure("decisions, one large job", decided / seconds, "per s", None, DECISIONS_PER_SECOND, at_least=True),
-        _figure(f"{shards:,} shards, {LARGE_WORKERS:,} workers", seconds, "s", None, allowed, at_least=False),
-        _figure("memory of the process after that", memory, "MiB", None, MEMORY_MIB, at_least=False),
+        figure("scheduler: decisions, every policy on", on, "per s", off, DECISIONS_PER_SECOND, at_least=True),
+        figure(
+            "scheduler: decisions, large job", decided / seconds, "per s", None, DECISIONS_PER_SECOND, at_least=True
+        ),
+        figure(f"scheduler: {shards:,} shards, {LARGE_WORKERS:,} workers", seconds, "s", None, allowed, at_least=False),
+        figure("scheduler: memory of the process after that", memory, "MiB", None, MEMORY_MIB, at_least=False),
     ]
-
-
-def _figure(
-    name: str, value: float, unit: str, peer: float | None, target: float, *, at_least: bool
-) -> dict[str, object]:
-    return {
-        "figure": f"scheduler: {name}",
-        "value": round(value, 1),
-        "unit": unit,
-        "peer": round(peer, 1) if peer is not None else None,
-        "ratio": round(value / peer, 2) if peer else None,
-        "target": round(target, 1),
-        "met": value >= target if at_least else value <= target,
-    }
 
 
 def main() -> None:
@@ -201,17 +190,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--shards", type=int, default=LARGE_SHARDS, help="of the large job; the estate has a tenth")
     arguments = parser.parse_args()
-    figures = measure(arguments.rounds, arguments.shards)
-    if arguments.json:
-        print("\n".join(json.dumps(figure) for figure in figures))
-        return
-    print(f"{'figure':<45} {'value':>11} {'unit':<6} {'peer':>11} {'ratio':>6} {'target':>11}")
-    for each in figures:
-        shown = {name: "" if value is None else value for name, value in each.items()}
-        print(
-            f"{shown['figure']:<45} {shown['value']:>11} {shown['unit']:<6} {shown['peer']:>11} {shown['ratio']:>6} "
-            f"{shown['target']:>11} {'met' if each['met'] else 'MISSED'}"
-        )
+    report(measure(arguments.rounds, arguments.shards), as_json=arguments.json)
 
 
 if __name__ == "__main__":

@@ -103,9 +103,6 @@ class Pool:
     def no_ops(self, tasks: int, chunk: int) -> object:
         return list(self._pool.map(math.sqrt, range(tasks), chunksize=chunk))
 
-    def group(self, files: list[str]) -> Answer:
-        raise NotImplementedError("the pool has no exchange")
-
 
 # Dask
 
