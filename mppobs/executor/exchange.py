@@ -11,13 +11,13 @@ from __future__ import annotations
 import errno
 import os
 import struct
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
 import pyarrow as pa
+from isal.isal_zlib import crc32
 from pyarrow import ipc
 
 from mppobs.errors import MppobsError
@@ -128,7 +128,7 @@ class ExchangeReader:
         tail = self._read(self._end, TAIL.size, "a tail")
         magic, self.partitions, self.attempt, self.rows, _, check = TAIL.unpack(tail)
         self._index = self._end - self.partitions * ENTRY.size
-        if magic != MAGIC or check != zlib.crc32(tail[: CHECKED_TAIL.size]) or self._index < 0:
+        if magic != MAGIC or check != crc32(tail[: CHECKED_TAIL.size]) or self._index < 0:
             raise ExchangeError(f"{source.name}: not a complete exchange file: its tail is damaged")
 
     def output(self) -> Output:
@@ -161,7 +161,7 @@ class ExchangeReader:
         """Return the rows of a partition and its length in bytes, once its checksum is found right."""
         name, (offset, length, rows, checksum) = self._source.name, entry
         data = self._read(offset, length, f"partition {partition}")
-        found = zlib.crc32(data)
+        found = crc32(data)
         if found != checksum:
             raise ExchangeError(
                 f"{name}: partition {partition} is damaged: {length} bytes at {offset} have checksum "
@@ -175,7 +175,7 @@ class ExchangeReader:
     def _checked(self, partition: int, data: bytes) -> tuple[int, int, int, int]:
         """Return an index entry whose own checksum is right."""
         offset, length, rows, checksum, check = ENTRY.unpack(data)
-        if check != zlib.crc32(data[: CHECKED_ENTRY.size]):
+        if check != crc32(data[: CHECKED_ENTRY.size]):
             raise ExchangeError(f"{self._source.name}: the index entry of partition {partition} is damaged")
         return offset, length, rows, checksum
 

@@ -191,8 +191,9 @@ def test_any_bytes_can_be_examined(tmp_path_factory: pytest.TempPathFactory, dat
     content[at : at + len(noise)] = noise
     path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
 
-    for files in journals_at(made.directory):
-        examine(files)
+    found = [examine(files) for files in journals_at(made.directory)]
+    assert [each.journal for each in found] == [made.journal]
+    assert found[0].problems or found[0].incomplete or found[0].kinds
 
 
 def test_verify_fits_a_narrow_terminal(journal: HandWritten, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,6 +70,8 @@ def test_objects_are_what_kubernetes_takes(body: Object, version: str) -> None:
     """Every object of Kubernetes' own kinds passes its schema, with no key too many."""
     if not body["apiVersion"].startswith("monitoring.coreos.com"):
         kubernetes_validate.validate(body, version, strict=True)
+        with pytest.raises(kubernetes_validate.ValidationError, match="metdata"):
+            kubernetes_validate.validate({**body, "metdata": {}}, version, strict=True)
 
 
 @pytest.mark.parametrize("plural", ["podmonitors", "prometheusrules"])
@@ -84,6 +86,8 @@ def test_objects_are_what_the_operator_takes(plural: str, modules: Path) -> None
     assert found
     for body in found:
         jsonschema.validate(body["spec"], schema)
+        with pytest.raises(jsonschema.ValidationError, match="selektor"):
+            jsonschema.validate({**body["spec"], "selektor": {}}, schema)
 
 
 def closed(schema: Any) -> Any:
@@ -103,7 +107,11 @@ def closed(schema: Any) -> Any:
 def test_compose_file_is_what_compose_takes(modules: Path) -> None:
     """The compose file passes the schema of the specification."""
     schema = json.loads((module(COMPOSE, modules) / "schema" / "compose-spec.json").read_text())
-    jsonschema.validate(yaml.safe_load((DEPLOY / "compose.yaml").read_text()), schema)
+    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    jsonschema.validate(compose, schema)
+    compose["services"]["aggregator"]["prots"] = ["8080:8080"]
+    with pytest.raises(jsonschema.ValidationError, match="prots"):
+        jsonschema.validate(compose, schema)
 
 
 @pytest.mark.parametrize("pod", PODS)

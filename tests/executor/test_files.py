@@ -146,8 +146,10 @@ def test_cleaning_up_lets_the_living_be(tmp_path: Path) -> None:
     """An executor that starts removes nothing of a coordinator that lives, however late it is with its lease."""
     _, old = hung(tmp_path, locked=True)
     Workspace(tmp_path, 10.0)
+    assert old.directory.is_dir()
     old.renew(time.time_ns())
     old.remove()
+    assert not old.directory.exists()
 
 
 def test_only_one_gets_a_lease(tmp_path: Path) -> None:

@@ -39,8 +39,8 @@ def test_partitions_are_what_the_hash_says(tmp_path: Path, compression: str) -> 
 
 
 @pytest.mark.parametrize("partitions", [2, 7, 200])
-def test_large_tables_are_cut_a_batch_at_a_time(tmp_path: Path, partitions: int) -> None:
-    """What is too large to be there twice is partitioned as what is not: whole, in order, empty partitions included."""
+def test_large_tables_are_ordered_a_block_at_a_time(tmp_path: Path, partitions: int) -> None:
+    """What is larger than a block is partitioned as what is not: whole, in order, empty partitions included."""
     rows = 300_000
     keys = [row % 3 if row < rows // 2 else row for row in range(rows)]
     table = pa.table({"k": pa.chunked_array([keys[:1000], keys[1000:]]), "v": list(range(rows))})

@@ -32,9 +32,12 @@ def test_parentheses_keep_the_meaning(inner: str, outer: str) -> None:
 @pytest.mark.parametrize("scale", [1, 60, 720])
 def test_every_rule_parses(scale: int) -> None:
     """Every expression of every rule is valid PromQL, in real time and in drills."""
-    for group in groups(RuleSettings(Durations(scale))):
-        for rule in group.rules:
-            promql_parser.parse(rule.expr.text)
+    found = [rule.expr.text for group in groups(RuleSettings(Durations(scale))) for rule in group.rules]
+    for text in found:
+        promql_parser.parse(text)
+        with pytest.raises(ValueError, match="."):
+            promql_parser.parse(f"({text}")
+    assert len(found) > len(ALERTS)
 
 
 def test_every_alert_of_the_catalogue_has_a_rule() -> None:
