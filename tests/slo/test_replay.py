@@ -19,7 +19,7 @@ from mppobs.slo.model import Bounds, Counts, IndicatorKind, Slo
 from mppobs.slo.replay import Past, replay
 from mppobs.slo.suggest import LADDER, MIN_RUNS, SLACK, suggest
 from mppobs.slo.windows import DAY
-from tests.sidecar.test_slos import FAILED, SPEC, SUCCEEDED, Rig
+from tests.sidecar.slo_rig import FAILED, SPEC, SUCCEEDED, Rig
 
 NS = 10**9
 NOW = 1_790_000_000 * NS

@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 from mppobs.slo.model import Counts
-from tests.sidecar.test_slos import FAILED, SPEC, Rig
+from tests.sidecar.slo_rig import FAILED, SPEC, Rig
 
 WITHOUT = SPEC.replace("      job-success: 95%\n", "")
 DAY = 86_400.0
