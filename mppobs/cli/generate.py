@@ -11,21 +11,23 @@ from typing import Annotated
 
 import typer
 
+from mppobs.cli.slo_files import FilesArgument, MaxSeriesOption
 from mppobs.errors import ConfigError
 from mppobs.render.everything import Drift, Options, drift
 from mppobs.render.everything import generate as render
 from mppobs.render.files import Format
 from mppobs.render.routing import RoutingSettings, load_routing
 from mppobs.render.rules import RuleSettings
-from mppobs.slo.lint import Check, Level, lint
+from mppobs.slo.lint import Check, Level, Surroundings, lint
 from mppobs.slo.model import Slo
-from mppobs.slo.spec import load_spec
+from mppobs.slo.series import MAX_SERIES
+from mppobs.slo.spec import load_slos
 
 _DEFAULTS = RuleSettings()
 
 
 def generate(
-    files: Annotated[list[Path], typer.Argument(help="Files of SLOs; names must be unique over all of them.")],
+    files: FilesArgument,
     *,
     out: Annotated[Path, typer.Option("--out", help="Directory to write to; made where it is missing.")],
     target: Annotated[Format, typer.Option("--format", help="Who reads the rules.")] = Format.PROMETHEUS,
@@ -35,16 +37,16 @@ def generate(
     job: Annotated[str, typer.Option(help="The `job` label under which aggregators are scraped.")] = _DEFAULTS.job,
     time_scale: Annotated[int, typer.Option(help="Divide every duration by this, for drills.", min=1)] = 1,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; exit with 1 if it would.")] = False,
+    max_series: MaxSeriesOption = MAX_SERIES,
     force: Annotated[bool, typer.Option("--force", help="Write in spite of errors of `mppobs slo check`.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per file.")] = False,
 ) -> None:
     """
     Write rules, alerts, routing and notification templates for a set of SLOs.
 
-    The same input gives the same bytes. Files that an earlier run wrote and this one does not are removed; files of
-    others are left alone.
+    The same input gives the same bytes. Files that only an earlier run wrote are removed; files of others stay.
     """
-    slos = _slos(files, force=force)
+    slos = _slos(files, max_series, force=force)
     rules = RuleSettings(runbooks_url=runbooks.rstrip("/"), dashboards_url=dashboards.rstrip("/"), job=job)
     receivers = load_routing(routing) if routing is not None else RoutingSettings()
     texts = render(slos, Options(target, time_scale, rules, receivers))
@@ -55,21 +57,15 @@ def generate(
     raise typer.Exit(1 if check and found else 0)
 
 
-def _slos(files: Sequence[Path], *, force: bool) -> list[Slo]:
+def _slos(files: Sequence[Path], max_series: int, *, force: bool) -> list[Slo]:
     """Return the SLOs of all files, or raise ConfigError for what can be told before anything is written."""
-    slos: dict[str, Slo] = {}
-    for path in files:
-        spec = load_spec(path)
-        for slo in spec.slos:
-            if slo.full_name in slos:
-                raise spec.places[slo.full_name].error(f"{slo.full_name!r} is defined in another file too")
-            slos[slo.full_name] = slo
-    found = [finding for finding in lint(list(slos.values())) if finding.level is Level.ERROR]
+    slos = load_slos(files)
+    found = [finding for finding in lint(slos, Surroundings(max_series=max_series)) if finding.level is Level.ERROR]
     errors = [finding for finding in found if not force or finding.check is Check.SPEC]
     if errors:
         lines = "\n".join(f"  {finding.slo or 'all'}: {finding.message}" for finding in errors)
-        raise ConfigError(f"nothing written, since these can never work (--force writes them all the same):\n{lines}")
-    return list(slos.values())
+        raise ConfigError(f"nothing written, since this would not work (--force writes all the same):\n{lines}")
+    return slos
 
 
 def _write(texts: Mapping[str, str], found: Mapping[str, Drift], out: Path) -> None:

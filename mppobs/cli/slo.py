@@ -14,14 +14,14 @@ from rich.text import Text
 
 from mppobs.cli import show
 from mppobs.cli.slo_budget import report, status
+from mppobs.cli.slo_files import FilesArgument, MaxSeriesOption
 from mppobs.cli.slo_openslo import export_openslo, import_openslo, print_schema
 from mppobs.cli.slo_past import replay, suggest
 from mppobs.cli.slo_proof import proof
 from mppobs.slo.diff import diff
 from mppobs.slo.lint import Check, Finding, Level, Surroundings, lint
-from mppobs.slo.model import Slo
-from mppobs.slo.spec import load_spec, read_spec
-from mppobs.yamlfile import load
+from mppobs.slo.series import MAX_SERIES
+from mppobs.slo.spec import load_spec, read_slos
 
 app = typer.Typer(no_args_is_help=True, help="Service level objectives: check them, compare them, see how they stand.")
 
@@ -46,11 +46,11 @@ def slo() -> None:
 
 @app.command()
 def check(
-    files: Annotated[list[Path], typer.Argument(help="Files of SLOs; names must be unique over all of them.")],
+    files: FilesArgument,
     *,
     scrape: Annotated[int, typer.Option(help="Seconds between Prometheus's scrapes.", min=1)] = 30,
     retention: Annotated[int, typer.Option(help="Days that Prometheus keeps samples.", min=1)] = 15,
-    max_series: Annotated[int, typer.Option(help="Series that SLOs may add to Prometheus.", min=1)] = 20_000,
+    max_series: MaxSeriesOption = MAX_SERIES,
     pipelines: Annotated[
         str, typer.Option(help="Pipelines that exist, separated by commas; the others are errors.")
     ] = "",
@@ -63,7 +63,8 @@ def check(
     Exits with 1 where there are errors, 0 otherwise: fit for CI.
     """
     known = frozenset(name.strip() for name in pipelines.split(",") if name.strip()) or None
-    slos, findings = _read(files)
+    slos, mistakes = read_slos(files)
+    findings = [Finding(Level.ERROR, Check.SPEC, "", str(mistake)) for mistake in mistakes]
     findings += lint(slos, Surroundings(scrape, retention, max_series, known))
     if as_json:
         for finding in findings:
@@ -94,21 +95,6 @@ def compare(
             console.print(Text(f"  {line}"))
     if not changes:
         console.print("no change")
-
-
-def _read(files: Sequence[Path]) -> tuple[list[Slo], list[Finding]]:
-    """Return the SLOs of all files, and the mistakes in the files as findings."""
-    slos: dict[str, Slo] = {}
-    findings: list[Finding] = []
-    for path in files:
-        spec, errors = read_spec(load(path))
-        findings += [Finding(Level.ERROR, Check.SPEC, "", str(error)) for error in errors]
-        for slo in spec.slos:
-            if slo.full_name in slos:
-                message = str(spec.places[slo.full_name].error(f"{slo.full_name!r} is defined in another file too"))
-                findings.append(Finding(Level.ERROR, Check.SPEC, slo.full_name, message))
-            slos.setdefault(slo.full_name, slo)
-    return list(slos.values()), findings
 
 
 def _print(findings: Sequence[Finding], count: int) -> None:

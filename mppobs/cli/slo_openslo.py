@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
+from mppobs.cli.slo_files import FilesArgument
 from mppobs.errors import ConfigError
-from mppobs.slo.model import Slo
 from mppobs.slo.openslo import openslo_text, read_openslo
 from mppobs.slo.schema import schema
 from mppobs.slo.short import short_form
-from mppobs.slo.spec import load_spec
+from mppobs.slo.spec import load_slos
 from mppobs.yamlfile import load_all
 
 
@@ -49,17 +49,9 @@ def import_openslo(
     typer.echo(f"{len(found.slos)} SLOs written to {out}", err=True)
 
 
-def export_openslo(
-    files: Annotated[list[Path], typer.Argument(help="Files of SLOs; names must be unique over all of them.")],
-) -> None:
+def export_openslo(files: FilesArgument) -> None:
     """Print SLOs as OpenSLO v1 documents, which `mppobs slo import` reads back unchanged."""
-    slos: dict[str, Slo] = {}
-    for path in files:
-        for slo in load_spec(path).slos:
-            if slo.full_name in slos:
-                raise ConfigError(f"{path}: {slo.full_name!r} is defined in another file too")
-            slos[slo.full_name] = slo
-    typer.echo(openslo_text(list(slos.values())), nl=False)
+    typer.echo(openslo_text(load_slos(files)), nl=False)
 
 
 def print_schema() -> None:

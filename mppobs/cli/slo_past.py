@@ -9,6 +9,7 @@ from typing import Annotated, Final
 import typer
 
 from mppobs.cli import show
+from mppobs.cli.slo_files import FilesArgument
 from mppobs.errors import ConfigError
 from mppobs.model import ShardOutcome
 from mppobs.sidecar.answers import moment
@@ -19,7 +20,7 @@ from mppobs.sidecar.store_schema import open_reader
 from mppobs.slo.indicators import ShardFacts
 from mppobs.slo.replay import Past, Replayed, can_replay
 from mppobs.slo.replay import replay as replayed
-from mppobs.slo.spec import load_spec
+from mppobs.slo.spec import load_slos
 from mppobs.slo.suggest import MIN_RUNS, Suggestion
 from mppobs.slo.suggest import suggest as suggested
 
@@ -33,7 +34,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def replay(
-    files: Annotated[list[Path], typer.Argument(help="Files of SLOs.")],
+    files: FilesArgument,
     *,
     state: StateOption = None,
     days: DaysOption = 30,
@@ -44,7 +45,7 @@ def replay(
 
     For example: mppobs slo replay examples/slo.yaml --days 14
     """
-    slos = [slo for path in files for slo in load_spec(path).slos]
+    slos = load_slos(files)
     now = time.time_ns()
     found = replayed(slos, history(state, now - days * _DAY_NS), now)
     left_out = [slo.full_name for slo in slos if not can_replay(slo)]

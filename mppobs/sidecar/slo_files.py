@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mppobs.errors import ConfigError
 from mppobs.slo.model import Slo
-from mppobs.slo.spec import load_spec
+from mppobs.slo.spec import load_slos
 
 _log = logging.getLogger(__name__)
 
@@ -63,17 +63,9 @@ class SloFiles:
 
     def _load(self) -> tuple[Slo, ...]:
         """Return the SLOs of all files. Names are unique over them, and there are not too many."""
-        homes: dict[str, Path] = {}
-        found: list[Slo] = []
-        for path in self._paths:
-            for slo in load_spec(path).slos:
-                name = slo.full_name
-                if name in homes:
-                    raise ConfigError(f"{path}: {name!r} is in {homes[name]} too")
-                homes[name] = path
-                found.append(slo)
+        found = load_slos(self._paths)
         if len(found) > self._most:
-            raise ConfigError(f"{len(found)} SLOs are more than the {self._most} that max_slos allows")
+            raise ConfigError(f"{len(found):,} SLOs are more than the {self._most:,} that max_slos allows")
         return tuple(found)
 
 

@@ -16,15 +16,12 @@ import promql_parser
 
 from mppobs.catalog.metrics import BY_NAME
 from mppobs.errors import nearest
-from mppobs.slo.budget import SPARSE_EVENTS as SPARSE_EVENTS
-from mppobs.slo.budget import allowed_bad
-from mppobs.slo.budget import is_sparse as is_sparse
+from mppobs.slo.budget import allowed_bad, is_sparse
 from mppobs.slo.model import EventUnit, IndicatorKind, Slo
+from mppobs.slo.series import MAX_SERIES, series_of
 from mppobs.slo.windows import DAY, LEGS, Leg, window_name
 
 SCRAPES_PER_WINDOW: Final = 4
-SERIES_PER_SLO: Final = 10 + 10 + 8 + 21
-"""Exposed by the aggregator, of them those about predictions, collapsed by the rules, and computed for the windows."""
 
 _UNIT_WORDS: Final = {EventUnit.JOB: "runs", EventUnit.SHARD: "shards", EventUnit.MINUTE: "minutes"}
 
@@ -69,7 +66,7 @@ class Surroundings:
     scrape_seconds: int = 30
     retention_days: int = 15
     """Prometheus's own default."""
-    max_series: int = 20_000
+    max_series: int = MAX_SERIES
     """What SLOs may add to a Prometheus."""
     emitted: frozenset[str] | None = None
     """Pipelines that some aggregator knows; `None` where nobody was asked."""
@@ -207,12 +204,12 @@ def _metrics(node: object) -> set[str]:
 
 def _of_all(slos: Sequence[Slo], where: Surroundings) -> Iterator[Finding]:
     """Yield what is wrong with all of them together."""
-    series = len(slos) * SERIES_PER_SLO
+    series = sum(series_of(slo, where.retention_days) for slo in slos)
     if series > where.max_series:
         yield Finding(
             Level.ERROR, Check.TOO_MANY_SERIES, "",
-            f"{len(slos)} SLOs make {series} series, more than the {where.max_series} allowed: "
-            "merge pipelines, or raise --max-series",
+            f"{len(slos):,} SLOs make {series:,} series, more than the {where.max_series:,} allowed: "
+            "promise less, or raise --max-series if Prometheus has the memory, some 4 kB for each",
         )  # fmt: skip
 
 

@@ -79,6 +79,31 @@ def load_spec(path: Path) -> Spec:
     return _whole(*read_spec(load(path)))
 
 
+def load_slos(paths: Iterable[Path]) -> list[Slo]:
+    """Return the SLOs of several files. Raises ConfigError with a line for each mistake in any of them."""
+    slos, errors = read_slos(paths)
+    if errors:
+        raise ConfigError("\n".join(map(str, errors)))
+    return slos
+
+
+def read_slos(paths: Iterable[Path]) -> tuple[list[Slo], list[ConfigError]]:
+    """Return what can be understood of several files, and every mistake; names are unique over all of them."""
+    slos: dict[str, Slo] = {}
+    homes: dict[str, Path] = {}
+    errors: list[ConfigError] = []
+    for path in paths:
+        spec, mistakes = read_spec(load(path))
+        errors += mistakes
+        for slo in spec.slos:
+            name = slo.full_name
+            if name in homes:
+                errors.append(spec.places[name].error(f"{name!r} is in {homes[name]} too"))
+            homes.setdefault(name, path)
+            slos.setdefault(name, slo)
+    return list(slos.values()), errors
+
+
 def parse_spec(text: str, name: str = "<text>") -> Spec:
     """
     Return the SLOs of a text.

@@ -9,8 +9,9 @@ from typing import Final
 
 from mppobs.catalog.alerts import BY_NAME
 from mppobs.model import Severity, Tier
+from mppobs.slo.budget import is_sparse
 from mppobs.slo.diff import detection_seconds, fires_at
-from mppobs.slo.lint import is_sparse, legs_of
+from mppobs.slo.lint import legs_of
 from mppobs.slo.model import Slo
 from mppobs.slo.windows import Leg, window_name
 

@@ -86,9 +86,20 @@ def test_one_and_a_thousand_slos_make_the_same_rules(tmp_path: Path) -> None:
         pipelines = {f"p{i}": {"owner": "o", "every": "5m", "objectives": {"job-success": "99%"}} for i in range(count)}
         path.write_text(yaml.safe_dump({"team": "t", "pipelines": pipelines}))
         out = tmp_path / f"out{count}"
-        assert mppobs(["generate", str(path), "--out", str(out), "--force"]) == 0
+        assert mppobs(["generate", str(path), "--out", str(out)]) == 0
         trees.append({name: data for name, data in _tree(out).items() if name.startswith("rules/")})
     assert trees[0] == trees[1]
+
+
+def test_more_series_than_are_allowed_are_told_with_the_option_that_allows_them(
+    spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two SLOs of some forty series each: ninety is enough, and fifty is refused."""
+    out = str(tmp_path / "out")
+    assert mppobs(["generate", str(spec), "--out", out, "--max-series", "50"]) == 2
+    assert "2 SLOs make 80 series, more than the 50 allowed" in (told := capsys.readouterr().err)
+    assert "--max-series" in told
+    assert mppobs(["generate", str(spec), "--out", out, "--max-series", "90"]) == 0
 
 
 def test_what_can_never_work_is_not_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

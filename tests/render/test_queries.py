@@ -16,6 +16,7 @@ from mppobs.render.files import Plain
 from mppobs.render.promql import call, metric
 from mppobs.render.queries import query_groups
 from mppobs.render.rules import RuleSettings, groups
+from mppobs.slo.series import series_of
 from mppobs.slo.spec import parse_spec
 from tests.servers import require, run
 
@@ -160,6 +161,14 @@ def test_any_history_is_counted_as_told(tmp_path: Path, seed: int) -> None:
     ]
     checks = [check for step in range(steps) for check in _counts(step * STEP, *told[step])]
     assert told[-1][0] > told[-1][1] > 0
+    assert _promtool(tmp_path, inputs, checks) == ""
+
+
+def test_it_has_as_many_series_as_are_forecast(tmp_path: Path) -> None:
+    """Once there are events: queries, growth, counts, windows, budget."""
+    (slo,) = parse_spec(SPEC).slos
+    inputs: list[Plain] = [_series("200", "a", list(range(0, 1000, 100)))]
+    checks = [_holds(f'count({{slo="{slo.full_name}"}})', 9 * STEP, series_of(slo, 15))]
     assert _promtool(tmp_path, inputs, checks) == ""
 
 
