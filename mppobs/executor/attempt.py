@@ -21,6 +21,7 @@ from mppobs.errors import ConfigError
 from mppobs.executor.exchange import ExchangeError, Output
 from mppobs.executor.faults import ArmedFault
 from mppobs.executor.files import open_files
+from mppobs.executor.keys import may_meet, unpacked
 from mppobs.executor.plan import resolve
 from mppobs.executor.sabotage import run_sabotaged
 from mppobs.executor.shuffle import write_table
@@ -138,7 +139,7 @@ class StoppedError(BaseException):
 class _Work:
     """What an attempt has read so far."""
 
-    __slots__ = ("attempt", "bytes_read", "files", "lost", "order", "stage")
+    __slots__ = ("attempt", "bytes_read", "files", "kinds", "lost", "order", "stage")
 
     def __init__(self, stage: StageOrder, order: AttemptOrder, attempt: Attempt) -> None:
         self.stage = stage
@@ -147,6 +148,8 @@ class _Work:
         self.files = open_files(stage.root, stage.fence)
         self.bytes_read = 0
         self.lost: tuple[int, int] | None = None
+        self.kinds: set[tuple[str, int]] = set()
+        """Of the keys by which what was read is partitioned, and the stages that wrote it."""
 
     def read(self, name: str) -> Iterator[pa.Table]:
         """Yield what the shards of an earlier stage wrote for this one, counting it."""
@@ -159,6 +162,8 @@ class _Work:
         for shard in sources:
             try:
                 with self.files.opened(source.stage, shard) as reader:
+                    if not source.whole:
+                        self.expect(name, reader.kinds)
                     table, size = reader.everything() if source.whole else reader.partition(partition)
             except ExchangeError:
                 self.lost = (source.stage, shard)
@@ -166,6 +171,20 @@ class _Work:
             self.bytes_read += size
             self.attempt.add(rows=table.num_rows, shuffle_read=size)
             yield table
+
+    def expect(self, name: str, kinds: int) -> None:
+        """Raise `TaskError` where equal keys of two stages are not in the same partition, since they differ in kind."""
+        if (name, kinds) in self.kinds:
+            return
+        for other, others in self.kinds:
+            for place, pair in enumerate(zip(unpacked(others), unpacked(kinds), strict=True)):
+                if not may_meet(*pair):
+                    raise TaskError(
+                        f"{self.stage.name!r} reads {other!r} and {name!r} side by side, but key {place + 1} by which "
+                        f"they are partitioned is {pair[0].said} in one and {pair[1].said} in the other: equal values "
+                        "are not in the same partition; cast one of them"
+                    )
+        self.kinds.add((name, kinds))
 
     def task_input(self) -> TaskInput:
         """Return what the task is given."""

@@ -27,7 +27,7 @@ MAGIC: Final = b"MPPXCHG1"
 ENTRY: Final = struct.Struct("<QQQII")
 """Of the index: offset, length, rows, checksum of the partition, checksum of the entry so far."""
 TAIL: Final = struct.Struct("<8sIIQII")
-"""Magic, partitions, attempt, rows, 0, checksum of the tail so far."""
+"""Magic, partitions, attempt, rows, kinds of the keys (`mppobs.executor.keys`), checksum of the tail so far."""
 CHECKED_ENTRY: Final = struct.Struct("<QQQI")
 CHECKED_TAIL: Final = struct.Struct("<8sIIQI")
 
@@ -126,7 +126,7 @@ class ExchangeReader:
         self._source = source
         self._end = source.size - TAIL.size
         tail = self._read(self._end, TAIL.size, "a tail")
-        magic, self.partitions, self.attempt, self.rows, _, check = TAIL.unpack(tail)
+        magic, self.partitions, self.attempt, self.rows, self.kinds, check = TAIL.unpack(tail)
         self._index = self._end - self.partitions * ENTRY.size
         if magic != MAGIC or check != crc32(tail[: CHECKED_TAIL.size]) or self._index < 0:
             raise ExchangeError(f"{source.name}: not a complete exchange file: its tail is damaged")

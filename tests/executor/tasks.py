@@ -36,6 +36,11 @@ def sums(task: TaskInput) -> pa.Table:
     return add_up(task.read("numbers"))
 
 
+def side_by_side(task: TaskInput) -> int:
+    """Return how many rows its partitions of two stages have."""
+    return sum(len(task.read(name)) for name in ("left", "right"))
+
+
 def biggest(task: TaskInput) -> pa.Table:
     """Return the key with the largest sum of all, one shard's part of it at a time."""
     tops = [part.sort_by([("v", "descending")]).slice(0, 1) for part in task.read_parts("sums")]

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Iterator
 from contextvars import copy_context
 from dataclasses import replace
+from decimal import Decimal
 from multiprocessing.connection import Pipe
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from mppobs.executor.attempt import AttemptOrder, Input, Report, StageOrder, run
 from mppobs.executor.backends import worker
 from mppobs.executor.backends.wire import Inbox, frame
 from mppobs.executor.files import JobFiles
-from mppobs.executor.shuffle import read_everything
+from mppobs.executor.shuffle import read_everything, write_exchange
 from mppobs.model import AttemptOutcome, Reason
 from mppobs.testing import Captured, capture
 
@@ -125,6 +126,35 @@ def test_the_report_and_the_record_agree(
     assert (report.outcome, report.reason, report.permanent) == (outcome, reason, permanent)
     assert (record.outcome, record.reason, record.error_type) == (outcome, reason, report.error_type)
     assert list((files.root / "attempts").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "whole", "told"),
+    [
+        (pa.array([1, 2]), pa.array([1.0, 2.0]), False, ""),
+        (pa.array([1, 2]), pa.nulls(2), False, ""),
+        (pa.array([1, 2]), pa.array(["1", "2"]), True, ""),
+        (
+            pa.array([1, 2]),
+            pa.array(["1", "2"]),
+            False,
+            "key 1 by which they are partitioned is integer in one and text",
+        ),
+        (pa.array([0.5]), pa.array([Decimal("0.5")]), False, "float in one and decimal in the other: equal values are"),
+    ],
+)
+def test_keys_that_cannot_meet_are_told(
+    captured: Captured, files: JobFiles, left: pa.Array, right: pa.Array, whole: bool, told: str
+) -> None:
+    """Two stages read side by side whose keys differ in kind are a mistake that no retry mends, and no silent miss."""
+    files.prepare(3)
+    for index, keys in enumerate((left, right)):
+        path = files.begin(index, 0, 0)
+        write_exchange(path, pa.table({"k": keys}), ("k",), 2, attempt=0, compression="none")
+        files.commit(index, 0, 0)
+    inputs = {"left": Input(0, (0,), whole=whole), "right": Input(1, (0,), whole=whole)}
+    report = attempt(replace(stage(files, "side_by_side"), index=2, inputs=inputs))
+    assert (told in report.message, report.permanent) == (True, bool(told))
 
 
 def test_a_value_that_others_want_to_read_is_a_mistake(captured: Captured, files: JobFiles) -> None:
