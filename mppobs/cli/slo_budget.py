@@ -7,14 +7,18 @@ from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from mppobs.cli import show
 from mppobs.cli.client import DEFAULT_URL, JsonOption, SidecarClient, TokenOption, UrlOption
+from mppobs.cli.grid import Grid, name_of
 
 MOST: Final = 10_000
 """SLOs that are listed."""
+_ELSEWHERE: Final = "in Prometheus"
+_LESS: Final = ("burn 1d", "events", "may be bad", "owner", "last", "burn 1h")
+"""Columns of the table that a narrow terminal can do without, the least useful first."""
+_LESS_OF_MONTH: Final = ("days", "events", "owner")
 _UNITS: Final = {"job": "runs", "shard": "shards", "minute": "minutes", "cent": "cents", "query": "events"}
 
 PipelineOption = Annotated[str | None, typer.Option("--pipeline", "-p", help="Only those on this pipeline.")]
@@ -78,7 +82,7 @@ def report(
         show.console().print(report_table(found, chosen))
 
 
-def status_table(slos: list[dict[str, Any]]) -> Table:
+def status_table(slos: list[dict[str, Any]]) -> Grid:
     """Return the table of SLOs."""
     caption = (
         "left: of the period's budget · lasts: at the pace of the last day with events"
@@ -86,8 +90,11 @@ def status_table(slos: list[dict[str, Any]]) -> Table:
         else "no SLO is watched: `mppobs sidecar --slo FILE`"
     )
     figures = ("objective", "events", "bad", "may be bad", "left", "burn 1h", "burn 1d", "lasts")
-    made = show.table("SLOs", ["SLO", "owner", "last"], figures, caption)
+    made = show.table("SLOs", ["SLO", "owner", "last"], figures, _with_elsewhere(caption, slos), less=_LESS)
     for each in slos:
+        if not _is_ours(each):
+            _add_elsewhere(made, each, "left")
+            continue
         period, burn = each["period"], {window["window"]: window["burn_rate"] for window in each["windows"]}
         made.add_row(
             each["slo"],
@@ -105,13 +112,16 @@ def status_table(slos: list[dict[str, Any]]) -> Table:
     return made
 
 
-def report_table(slos: list[dict[str, Any]], month: str) -> Table:
+def report_table(slos: list[dict[str, Any]], month: str) -> Grid:
     """Return the table of a month."""
     caption = "months in UTC; a month in which counting began, or that goes on, is reported as far as it goes"
-    made = show.table(
-        f"SLOs in {month}", ["SLO", "owner", "kept"], ["objective", "good", "events", "bad", "left", "days"], caption
-    )
+    figures = ("objective", "good", "events", "bad", "left", "days")
+    caption = _with_elsewhere(caption, slos)
+    made = show.table(f"SLOs in {month}", ["SLO", "owner", "kept"], figures, caption, less=_LESS_OF_MONTH)
     for each in slos:
+        if not _is_ours(each):
+            _add_elsewhere(made, each, "kept")
+            continue
         period = each["period"]
         made.add_row(
             each["slo"],
@@ -128,12 +138,25 @@ def report_table(slos: list[dict[str, Any]], month: str) -> Table:
 
 
 def _print_one(out: Console, slo: dict[str, Any]) -> None:
-    """Print one SLO: what it promises, what is left, its windows, its changes."""
-    period, unit = slo["period"], _UNITS[slo["unit"]]
-    what = f"{_objective(slo['objective_ratio'])} {slo['indicator']} of {slo['pipeline'] or 'a query'}"
-    out.print(Text.assemble((slo["slo"], "bold"), f": {what} over {slo['period_days']} days"))
+    """Print one SLO: what it promises, and how it is kept or who knows."""
+    what = f"{slo['indicator']} of {slo['pipeline']}" if _is_ours(slo) else "of what its own queries count"
+    promised = f"{_objective(slo['objective_ratio'])} {what} over {slo['period_days']} days"
+    out.print(Text.assemble((slo["slo"], "bold"), f": {promised}"))
     for line in filter(None, (slo["description"], f"owner {slo['owner'] or show.NONE}, {slo['tier']}")):
         out.print(Text(line, show.QUIET))
+    if _is_ours(slo):
+        _print_standing(out, slo)
+        return
+    out.print("Prometheus counts it, and knows what is left of its budget. What to ask there:")
+    asked = show.table("", ["figure", "query"], [], prose=("query",))
+    for figure, query in slo["queries"].items():
+        asked.add_row(figure.replace("_", " "), query)
+    out.print(asked)
+
+
+def _print_standing(out: Console, slo: dict[str, Any]) -> None:
+    """Print what is left of a budget, its windows, and the changes of its objective."""
+    period, unit = slo["period"], _UNITS[slo["unit"]]
     out.print(
         Text.assemble(
             f"{show.count(period['events'])} {unit} since {show.moment(period['start'])}, "
@@ -164,6 +187,30 @@ def _print_one(out: Console, slo: dict[str, Any]) -> None:
     for change in slo["changes"]:
         before, after = _objective(change["before_ratio"]), _objective(change["after_ratio"])
         out.print(Text(f"{show.moment(change['time'])}  objective {before} → {after}", show.QUIET))
+
+
+def _is_ours(slo: dict[str, Any]) -> bool:
+    """Return whether the sidecar that was asked counts an SLO, and so has figures of it."""
+    return slo.get("counted_by") != "prometheus"
+
+
+def _add_elsewhere(made: Grid, slo: dict[str, Any], column: str) -> None:
+    """Add the row of an SLO that Prometheus counts: what is promised, and in one column who knows the rest."""
+    known = {
+        "SLO": Text(slo["slo"]),
+        "owner": Text(slo["owner"] or show.NONE),
+        "objective": Text(_objective(slo["objective_ratio"])),
+        column: Text(_ELSEWHERE, show.QUIET),
+    }
+    made.add_row(*(known.get(name_of(each), Text(show.NONE, show.QUIET)) for each in made.columns))
+
+
+def _with_elsewhere(caption: str, slos: list[dict[str, Any]]) -> str:
+    """Return a caption that explains such rows where there are any."""
+    found = next((slo["slo"] for slo in slos if not _is_ours(slo)), None)
+    if found is None:
+        return caption
+    return f"{caption}\n{_ELSEWHERE}: counted there, by its own queries; `mppobs slo status {found}` says what to ask"
 
 
 def _foresight(found: dict[str, Any]) -> str:

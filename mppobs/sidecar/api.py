@@ -11,6 +11,7 @@ import difflib
 import shlex
 from collections.abc import Sequence
 from http import HTTPStatus
+from operator import itemgetter
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Path, Query
@@ -33,10 +34,11 @@ from mppobs.sidecar.filters import (
 from mppobs.sidecar.problems import ProblemError, documented, short
 from mppobs.sidecar.reading import Reading, ShardQuery
 from mppobs.sidecar.schemas import JobDetail, JobPage, PipelineList, ShardPage, SliReport
-from mppobs.sidecar.schemas_slo import SloList
-from mppobs.sidecar.slo_answers import slo_state
+from mppobs.sidecar.schemas_slo import SloInPrometheus, SloList, SloState
+from mppobs.sidecar.slo_answers import slo_in_prometheus, slo_state
 from mppobs.sidecar.store_jobs import JobQuery, JobSummary, PagePlace
 from mppobs.sidecar.view import LivePipeline, LiveRun, SloFigures, View
+from mppobs.slo.model import Slo
 
 JobId = Annotated[str, Path(max_length=MAX_NAME, description="The job's name, as whoever ran it gave it.")]
 
@@ -125,30 +127,38 @@ def _slo_routes(router: APIRouter, reading: Reading, clock: Clock) -> None:
         now = clock.time_ns()
         with reading.view(now) as view:
             chosen = _slos(view, filters)
-            page = chosen[: filters.limit]
+            page = list(chosen)[: filters.limit]
             try:
-                found = [slo_state(each, now, filters.month) for each in page]
+                found = [_slo_answer(chosen[name], now, filters.month) for name in page]
             except ConfigError as error:
                 raise _invalid("month", error) from error
-        more = page[-1].slo.full_name if len(chosen) > len(page) else None
+        more = page[-1] if len(chosen) > len(page) else None
         return SloList(slos=found, next=more, problem=view.slo_problem)
 
 
-def _slos(view: View, filters: SloFilters) -> list[SloFigures]:
+def _slo_answer(slo: SloFigures | Slo, now_ns: int, month: str | None) -> SloState | SloInPrometheus:
+    """Return how an SLO stands, or who knows. Raises ConfigError for a month that is none."""
+    return slo_in_prometheus(slo) if isinstance(slo, Slo) else slo_state(slo, now_ns, month)
+
+
+def _slos(view: View, filters: SloFilters) -> dict[str, SloFigures | Slo]:
     """Return the SLOs that pass the filters, by name. A name that none has is refused with the nearest one."""
-    names = sorted(each.slo.full_name for each in view.slos)
-    if filters.slo is not None and filters.slo not in names:
-        hint = nearest(filters.slo[:200], names) if names else "none is watched"
+    known: dict[str, SloFigures | Slo] = {each.slo.full_name: each for each in view.slos}
+    known |= {slo.full_name: slo for slo in view.queried_slos}
+    if filters.slo is not None and filters.slo not in known:
+        hint = nearest(filters.slo[:200], sorted(known)) if known else "none is watched"
         raise ProblemError(HTTPStatus.NOT_FOUND, f"no SLO {short(filters.slo)}; {hint}", "not_found")
-    found = [
-        each
-        for each in view.slos
-        if filters.slo in (None, each.slo.full_name)
-        and filters.pipeline in (None, each.slo.pipeline)
-        and filters.owner in (None, each.slo.owner)
-        and (filters.cursor is None or each.slo.full_name > filters.cursor)
-    ]
-    return sorted(found, key=lambda each: each.slo.full_name)
+    return {name: each for name, each in sorted(known.items(), key=itemgetter(0)) if _passes(each, filters)}
+
+
+def _passes(each: SloFigures | Slo, filters: SloFilters) -> bool:
+    slo = each if isinstance(each, Slo) else each.slo
+    return (
+        filters.slo in (None, slo.full_name)
+        and filters.pipeline in (None, slo.pipeline)
+        and filters.owner in (None, slo.owner)
+        and (filters.cursor is None or slo.full_name > filters.cursor)
+    )
 
 
 def _invalid(parameter: str, error: ConfigError) -> RequestValidationError:

@@ -96,7 +96,7 @@ class EngineReading:
             slos = engine.slos.figures(now_ns)
             yield View(
                 pipelines=fold.pipelines, stages=fold.stages, clusters=fold.clusters, own=fold.own, live=live,
-                slos=slos, slo_problem=engine.slos.files.problem, tool=self._tool(),
+                slos=slos, queried_slos=engine.slos.queried, slo_problem=engine.slos.files.problem, tool=self._tool(),
                 max_runs=self._settings.max_running_jobs_exposed, worst_k=self._settings.worst_k,
             )  # fmt: skip
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from mppobs.catalog.foresight import ChargeEnd, Foresight
 from mppobs.model import RunKind, Tier
@@ -62,6 +65,7 @@ class SloForesight(Shape):
 class SloState(Shape):
     """One promise, and how it is kept."""
 
+    counted_by: Literal["aggregator"] = "aggregator"
     slo: str
     """`team/name`."""
     description: str
@@ -103,10 +107,39 @@ class SloState(Shape):
     changes: list[SloChange]
 
 
+class SloQueries(Shape):
+    """What to ask Prometheus, in PromQL."""
+
+    budget_left: str
+    """A ratio: 1 is all of the period's budget; below 0 it is overspent."""
+    events: str
+    bad_events: str
+
+
+class SloInPrometheus(Shape):
+    """One promise that Prometheus counts by queries of its own: how it is kept is known there and not here."""
+
+    counted_by: Literal["prometheus"] = "prometheus"
+    slo: str
+    """`team/name`."""
+    description: str
+    indicator: IndicatorKind
+    unit: EventUnit
+    pipeline: str
+    """Empty where it is about none."""
+    tenant: str
+    owner: str
+    tier: Tier
+    objective_ratio: float
+    period_days: int
+    queries: SloQueries
+
+
 class SloList(Shape):
     """SLOs by name, and where to go on."""
 
-    slos: list[SloState]
+    slos: list[Annotated[SloState | SloInPrometheus, Field(discriminator="counted_by")]]
+    """Who counts an SLO is in `counted_by`: only the aggregator's own have figures."""
     next: str | None
     """`cursor` of the next page; `null` where this is the last."""
     problem: str

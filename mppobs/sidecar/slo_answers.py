@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 
 from mppobs.sidecar.answers import moment
-from mppobs.sidecar.schemas_slo import SloChange, SloForesight, SloPeriod, SloState, SloWindow
+from mppobs.sidecar.schemas_slo import (
+    SloChange,
+    SloForesight,
+    SloInPrometheus,
+    SloPeriod,
+    SloQueries,
+    SloState,
+    SloWindow,
+)
 from mppobs.sidecar.view import ForesightFigures, SloFigures
+from mppobs.slo.model import Slo
 from mppobs.slo.standing import Burn, Period, month, standing
 from mppobs.slo.windows import window_name
 
@@ -34,6 +44,22 @@ def slo_state(figures: SloFigures, now_ns: int, wanted: str | None = None) -> Sl
             SloChange(time=_time(mark.time_ns), before_ratio=float(mark.before), after_ratio=float(mark.after))
             for mark in tally.marks
         ],
+    )  # fmt: skip
+
+
+def slo_in_prometheus(slo: Slo) -> SloInPrometheus:
+    """Return what is known here of an SLO that Prometheus counts, and what to ask it for the rest."""
+    # PromQL escapes strings as JSON does
+    chosen = f"{{slo={json.dumps(slo.full_name, ensure_ascii=False)}}}"
+    return SloInPrometheus(
+        slo=slo.full_name, description=slo.description, indicator=slo.indicator, unit=slo.unit, pipeline=slo.pipeline,
+        tenant=slo.tenant, owner=slo.owner, tier=slo.tier, objective_ratio=float(slo.objective),
+        period_days=slo.period_days,
+        queries=SloQueries(
+            budget_left=f"mpp_slo_budget_left_ratio{chosen}",
+            events=f"mpp_slo_events_total{chosen}",
+            bad_events=f"mpp_slo_bad_events_total{chosen}",
+        ),
     )  # fmt: skip
 
 

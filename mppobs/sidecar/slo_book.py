@@ -55,6 +55,11 @@ class SloBook:
         """Return whether any SLO is about checkpoints."""
         return bool(self._minutes.lagging)
 
+    @property
+    def queried(self) -> list[Slo]:
+        """Return the SLOs of the files that Prometheus counts, and not this book."""
+        return [slo for slo in self.files.slos if slo.indicator is IndicatorKind.PROMQL]
+
     def load(self, stored: StoredSlos, now_ns: int, totals: Totals, last_success: LastSuccess) -> SloRows | None:
         """Go back to what was committed. Return what the SLOs of the files change of it, if anything."""
         self._evaluator = Evaluator(stored.tallies)

@@ -198,6 +198,8 @@ class View:
     own: SelfTotals = field(default_factory=SelfTotals)
     live: Live = field(default_factory=Live)
     slos: Sequence[SloFigures] = ()
+    queried_slos: Sequence[Slo] = ()
+    """Those that Prometheus counts by queries of their own: nothing of how they stand is known here."""
     slo_problem: str = ""
     """Why the newest change of their files is refused; empty where it is not."""
     tool: ToolFigures = field(default_factory=ToolFigures)

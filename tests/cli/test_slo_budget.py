@@ -53,6 +53,36 @@ def test_status_is_one_row_per_slo(capsys: pytest.CaptureFixture[str]) -> None:
     ]  # fmt: skip
 
 
+def test_what_prometheus_counts_has_a_row_without_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nobody should miss the promise, or take a figure of this sidecar for its budget."""
+    lines = shown(capsys, "status").splitlines()
+    month = shown(capsys, "report", "--month", "2023-11").splitlines()
+
+    assert cells(lines[4]) == ["web/gateway", "edge", "–", "99 %", "–", "–", "–", "in Prometheus", "–", "–", "–"]
+    assert cells(month[4]) == ["web/gateway", "edge", "in Prometheus", "99 %", "–", "–", "–", "–", "–"]
+    assert all("`mppobs slo status web/gateway` says" in " ".join(text[5:]) for text in (lines, month))
+
+
+def test_status_of_one_that_prometheus_counts_says_what_to_ask(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whole queries, to be pasted."""
+    text = shown(capsys, "status", "web/gateway")
+
+    assert "web/gateway: 99 % of what its own queries count over 14 days" in text
+    assert ["budget left", 'mpp_slo_budget_left_ratio{slo="web/gateway"}'] in [cells(line) for line in text.split("\n")]
+
+
+@pytest.mark.parametrize("command", [["status"], ["report", "--month", "2023-11"]])
+def test_a_narrow_terminal_keeps_what_matters(
+    command: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names, objectives and what is left, on eighty columns."""
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = shown(capsys, *command).splitlines()
+
+    assert {"SLO", "objective", "bad", "left"} <= set(cells(lines[1]))
+    assert max(map(len, lines)) <= 80
+
+
 def test_status_of_one_shows_its_windows_and_changes(capsys: pytest.CaptureFixture[str]) -> None:
     """The words that a page's next command leads to: what is promised, what is left, window by window."""
     text = shown(capsys, "status", "risk/nightly-on-time")

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import httpx
 import uvicorn
@@ -36,7 +36,7 @@ from mppobs.sidecar.store_jobs import JobPage, JobQuery, JobSummary, StageSummar
 from mppobs.sidecar.view import Live, LiveAttempt, LivePipeline, LiveStraggler, SloFigures, View
 from mppobs.sidecar.web import Parts
 from mppobs.slo.evaluate import Evaluator
-from mppobs.slo.model import Counts, IndicatorKind, Slo
+from mppobs.slo.model import Bounds, Counts, IndicatorKind, Slo
 
 START_NS = 1_700_000_000_000_000_000
 SECOND = 10**9
@@ -170,6 +170,13 @@ class HandMadeSpool:
         self.reports.append(live)
 
 
+QUERIED: Final = Slo(
+    "web", "gateway", IndicatorKind.PROMQL, Fraction(99, 100), 14, "", owner="edge",
+    bounds=Bounds(good_query='requests_total{code!="500"}', total_query="requests_total"),
+)  # fmt: skip
+"""An SLO that Prometheus counts."""
+
+
 def promises() -> list[SloFigures]:
     """Return an SLO that has spent its budget and is latched, and one that has all of it; both since 100 seconds."""
     nightly = Slo(
@@ -207,6 +214,7 @@ def populated() -> HandMade:
         stages={nightly_map.key: nightly_map, hourly_map.key: hourly_map},
         live=live,
         slos=promises(),
+        queried_slos=[QUERIED],
     )
     rows = [
         ShardRow("map", number, ShardOutcome.COMMITTED, 1, START_NS, START_NS + number * SECOND, number * SECOND)

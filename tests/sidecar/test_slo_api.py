@@ -54,14 +54,31 @@ def test_pages_and_filters_go_by_name(client: Client) -> None:
     """One at a time, in order, to the end; a filter leaves out what does not pass."""
     first = get(client, limit=1)
     second = get(client, limit=1, cursor=first["next"])
+    third = get(client, limit=1, cursor=second["next"])
 
-    assert [each["slo"] for page in (first, second) for each in page["slos"]] == [
-        "ads/hourly-shards", "risk/nightly-on-time",
+    assert [each["slo"] for page in (first, second, third) for each in page["slos"]] == [
+        "ads/hourly-shards", "risk/nightly-on-time", "web/gateway",
     ]  # fmt: skip
-    assert second["next"] is None
+    assert third["next"] is None
     assert [each["slo"] for each in get(client, pipeline="hourly")["slos"]] == ["ads/hourly-shards"]
     assert [each["slo"] for each in get(client, owner="scoring")["slos"]] == ["risk/nightly-on-time"]
     assert get(client, owner="nobody")["slos"] == []
+
+
+def test_an_slo_that_prometheus_counts_is_listed_with_what_to_ask_it(client: Client) -> None:
+    """It has no figures that could be taken for its own, now or in a month; filters find it as they do the others."""
+    for query in ({"slo": "web/gateway"}, {"owner": "edge"}, {"owner": "edge", "month": "2023-11"}):
+        assert get(client, **query)["slos"] == [{
+            "counted_by": "prometheus", "slo": "web/gateway", "description": "", "indicator": "promql",
+            "unit": "query", "pipeline": "", "tenant": "", "owner": "edge", "tier": "standard",
+            "objective_ratio": 0.99, "period_days": 14,
+            "queries": {
+                "budget_left": 'mpp_slo_budget_left_ratio{slo="web/gateway"}',
+                "events": 'mpp_slo_events_total{slo="web/gateway"}',
+                "bad_events": 'mpp_slo_bad_events_total{slo="web/gateway"}',
+            },
+        }]  # fmt: skip
+    assert {each["counted_by"] for each in get(client)["slos"]} == {"aggregator", "prometheus"}
 
 
 def test_a_month_is_reported_as_the_period(client: Client) -> None:

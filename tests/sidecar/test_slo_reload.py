@@ -119,3 +119,13 @@ def test_an_slo_that_finds_no_room_is_not_shown_before_it_is_durable(rig: Rig) -
     rig.tick(20)
     rig.settle()
     assert rig.counts()["nightly-coverage"] == Counts(1, 0)
+
+
+def test_slos_that_prometheus_counts_are_known_by_name_alone(rig: Rig) -> None:
+    """They come and go with the file, beside those that are counted here, and have no figures."""
+    assert rig.engine.slos.queried == []
+
+    rig.rewrite(SPEC + "objectives:\n  gateway: {indicator: promql, objective: 99%, good: a, total: b}\n")
+
+    assert [slo.full_name for slo in rig.engine.slos.queried] == ["risk/gateway"]
+    assert set(rig.figures()) == {"nightly-job-success", "nightly-shard-success"}
