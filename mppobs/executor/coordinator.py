@@ -15,11 +15,12 @@ from typing import Final
 from mppobs.clock import Clock
 from mppobs.executor.attempt import AttemptOrder, Report, StageOrder
 from mppobs.executor.decisions import (
+    Cancelled,
+    Charged,
     Committed,
     Decision,
     DecisionLog,
     Dispatched,
-    Faulted,
     GaveUp,
     Lost,
     Opened,
@@ -27,20 +28,19 @@ from mppobs.executor.decisions import (
     Replaced,
     Started,
 )
-from mppobs.executor.events import AttemptId, JobEnded, JobSubmitted, ShardSplit, Split, StageSpec
+from mppobs.executor.events import AttemptId, Earlier, JobEnded, JobSubmitted, Setbacks, ShardSplit, Split, StageSpec
 from mppobs.executor.exchange import ExchangeError, Output
 from mppobs.executor.faults import ArmedFault
 from mppobs.executor.files import open_files
 from mppobs.executor.orders import Orders
 from mppobs.executor.plan import Plan, resolve
-from mppobs.executor.policies import Blame, blame_for, retry_budget
+from mppobs.executor.policies import retry_budget
 from mppobs.executor.records import JobRecords
 from mppobs.executor.result import Progress, ShardFailure, StageProgress
 from mppobs.executor.stages import Part, StageRun, cut
 from mppobs.model import AttemptOutcome, JobOutcome, Reason, ShardOutcome
 
 _MOST_FAILURES: Final = 100
-_FAULTS: Final = frozenset({AttemptOutcome.FAILURE, AttemptOutcome.ERROR, AttemptOutcome.TIMEOUT})
 
 
 class JobRun:
@@ -89,6 +89,7 @@ class JobRun:
         """Shards that were decided and are to run again: no second record says so."""
         self._done: dict[int, list[int]] = {}
         self._first_numbers: dict[tuple[int, int], int] = {}
+        self._earlier = Earlier()
         self._retries_left: int | None = None
 
     # The job
@@ -120,6 +121,7 @@ class JobRun:
             deadline_ns=self.began_ns + int(plan.deadline * 1e9) if plan.deadline else 0,
             committed=self._done,
             cap=plan.cap,
+            earlier=self._earlier,
         )
 
     def announce(self) -> None:
@@ -193,7 +195,7 @@ class JobRun:
         if speculative:
             self._speculative.add(attempt)
         if self._log is not None:
-            self._log.add(Dispatched(index, shard, number, speculative))
+            self._log.add(Dispatched(index, shard, number))
         return self._orders.attempt(index, shard, number, self._clock.time_ns(), speculative=speculative)
 
     def started(self, attempt: AttemptId, worker: str, start_ns: int) -> None:
@@ -217,8 +219,10 @@ class JobRun:
         self.outcomes[report.outcome] += 1
         self._speculative.discard(attempt)
         self._reports[attempt[1:3]] = report
-        if report.outcome in _FAULTS and blame_for(report.outcome, report.reason) is Blame.SHARD:
-            self._decide(Faulted(attempt.stage, attempt.shard))
+
+    def charged(self, stage: int, shard: int, setbacks: Setbacks, retries: int) -> None:
+        """Take in what is held against a shard by now, and what is left of the budget of retries."""
+        self._decide(Charged(stage, shard, *setbacks, retries))
 
     def winner(self, attempt: AttemptId, output: Output) -> int:
         """Return the scheduler's number for the attempt whose output is in place; below 0 for an earlier life's."""
@@ -250,8 +254,8 @@ class JobRun:
             value = report.value if output is None else None
             self._log.add(Committed(index, shard, number, value, report.bytes_read))
 
-    def gave_up(self, attempt: AttemptId, reason: Reason) -> None:
-        """Take in that a shard is given up."""
+    def gave_up(self, attempt: AttemptId, reason: Reason, outcome: JobOutcome) -> None:
+        """Take in that a shard is given up, and as what the job ends if that was the first thing to go wrong."""
         run = self.stages[attempt.stage]
         # None where its workers died without a word.
         report = self._reports.pop(attempt[1:3], Report(AttemptOutcome.ERROR, reason))
@@ -260,7 +264,7 @@ class JobRun:
         failure = ShardFailure(run.stage.name, name, number + 1, reason, report.error_type, report.message)
         if len(self.failures) < _MOST_FAILURES:
             self.failures.append(failure)
-        self._decide(GaveUp(attempt.stage, attempt.shard, failure))
+        self._decide(GaveUp(attempt.stage, attempt.shard, failure, outcome))
         first_start_ns = run.first_starts[attempt.shard]
         self.records.commit(
             run.stage.name, name, number, ShardOutcome.FAILED,
@@ -304,6 +308,10 @@ class JobRun:
         """Return the seconds since it was submitted, to this coordinator or to the first one."""
         return (self._clock.monotonic_ns() - self.began_ns) / 1e9
 
+    def cancelled(self) -> None:
+        """Take in that it is wanted no longer: no other coordinator goes on with it either."""
+        self._decide(Cancelled())
+
     def finish(self, end: JobEnded) -> None:
         """Take in that it has ended, and record it."""
         self.records.end(end.outcome, end.reason)
@@ -341,10 +349,11 @@ class JobRun:
         What was put in place without its hearing of it is committed now.
         """
         self.failures = old.failures[:_MOST_FAILURES]
+        self._earlier = old.earlier()
         self.began_ns -= max(self._clock.time_ns() - old.begun.submitted_ns, 0)
         planned = sum(run.shards for run in self.stages)
         budget = retry_budget(planned, self.plan.retry_share, self.plan.retry_floor)
-        self._retries_left = max(budget - old.retries, 0)
+        self._retries_left = budget if old.retries is None else old.retries
         for run in self.stages:
             known, outputs = old.stage(run.index), in_place.get(run.index, {})
             for _, shard, parts in known.replaced:
@@ -354,9 +363,13 @@ class JobRun:
                 run.first_starts[shard] = start_ns
             for shard, number in known.next_numbers.items():
                 self._first_numbers[run.index, shard] = number
-            self._done[run.index] = list(run.replaced)
+            run.failed = len(known.given_up)
+            # A shard may have been given up while it was being split: nobody wants its parts.
+            over = {part for shard in known.given_up for part in run.leaves(shard)}
+            self._done[run.index] = [*run.replaced, *over]
             for shard in run.positions():
-                self._recommit(run, shard, known.committed.get(shard), outputs.get(shard))
+                if shard not in over:
+                    self._recommit(run, shard, known.committed.get(shard), outputs.get(shard))
         for run in self.stages:
             for name in run.stage.reads if run.opened else ():
                 self._add_input(run, self.stages[self.plan.index(name)].partition_sizes)
@@ -377,17 +390,3 @@ class JobRun:
                 run.stage.name, run.name(shard), output.attempt, ShardOutcome.COMMITTED,
                 first_start_ns=run.first_starts[shard], output_bytes=output.size, output_rows=output.rows,
             )  # fmt: skip
-
-
-def ended_early(old: Recovered) -> JobEnded | None:
-    """
-    Return how a job ended that was taken over when a shard of it had been given up, else `None`.
-
-    The coordinator that died was about to end it, or to finish what did not depend on that shard: whoever wants the
-    rest submits the job again.
-    """
-    if not old.failures:
-        return None
-    reason = old.failures[0].reason
-    platform = reason not in (Reason.EXCEPTION, Reason.RETRIES_EXHAUSTED, Reason.DEADLINE)
-    return JobEnded("", JobOutcome.ERROR if platform else JobOutcome.FAILURE, reason)

@@ -17,12 +17,13 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, get_args
 
+from mppobs.executor.events import Earlier, Setbacks
 from mppobs.executor.plan import Plan
 from mppobs.executor.result import ShardFailure, Takeover
 from mppobs.executor.stages import Part
-from mppobs.model import Context
+from mppobs.model import Context, JobOutcome, Reason
 
 _HEAD: Final = struct.Struct("<II")
 
@@ -50,7 +51,6 @@ class Dispatched(NamedTuple):
     stage: int
     shard: int
     number: int
-    speculative: bool
 
 
 class Started(NamedTuple):
@@ -61,11 +61,20 @@ class Started(NamedTuple):
     start_ns: int
 
 
-class Faulted(NamedTuple):
-    """An attempt ended badly by its shard's doing: another one costs a retry."""
+class Charged(NamedTuple):
+    """
+    What the scheduler holds against a shard and its job, after something went wrong or a copy was begun.
+
+    Totals, not differences: the last one counts.
+    """
 
     stage: int
     shard: int
+    faults: int
+    losses: int
+    preemptions: int
+    retries: int
+    """What is left of the job's budget."""
 
 
 class Committed(NamedTuple):
@@ -85,6 +94,12 @@ class GaveUp(NamedTuple):
     stage: int
     shard: int
     failure: ShardFailure
+    outcome: JobOutcome
+    """As what the job ends, if this was the first thing that went wrong."""
+
+
+class Cancelled(NamedTuple):
+    """The job is wanted no longer."""
 
 
 class Replaced(NamedTuple):
@@ -102,7 +117,9 @@ class Lost(NamedTuple):
     shard: int
 
 
-Decision = Begun | Takeover | Opened | Dispatched | Started | Faulted | Committed | GaveUp | Replaced | Lost
+Decision = (
+    Begun | Takeover | Opened | Dispatched | Started | Charged | Committed | GaveUp | Cancelled | Replaced | Lost
+)  # fmt: skip
 
 
 class DecisionLog:
@@ -149,10 +166,7 @@ def read_decisions(path: Path) -> Iterator[Decision]:
         at += _HEAD.size + length
 
 
-_KINDS: Final[dict[str, Any]] = {
-    kind.__name__: kind
-    for kind in (Begun, Takeover, Opened, Dispatched, Started, Faulted, Committed, GaveUp, Replaced, Lost)
-}
+_KINDS: Final[dict[str, Any]] = {kind.__name__: kind for kind in get_args(Decision)}
 
 
 @dataclass
@@ -163,7 +177,9 @@ class RecoveredStage:
     next_numbers: dict[int, int] = field(default_factory=dict)
     first_starts: dict[int, int] = field(default_factory=dict)
     committed: dict[int, Committed] = field(default_factory=dict)
+    given_up: set[int] = field(default_factory=set)
     replaced: list[Replaced] = field(default_factory=list)
+    setbacks: dict[int, Setbacks] = field(default_factory=dict)
 
 
 @dataclass
@@ -174,12 +190,27 @@ class Recovered:
     stages: dict[int, RecoveredStage] = field(default_factory=dict)
     takeovers: list[Takeover] = field(default_factory=list)
     failures: list[ShardFailure] = field(default_factory=list)
-    retries: int = 0
-    """Retries and copies that were taken from the job's budget."""
+    retries: int | None = None
+    """What is left of the budget of retries; `None` where nothing was taken from it."""
+    outcome: JobOutcome = JobOutcome.SUCCESS
+    reason: Reason = Reason.NONE
+    """With `outcome`: what went wrong first."""
+    cancelled: bool = False
 
     def stage(self, index: int) -> RecoveredStage:
         """Return what is known of a stage."""
         return self.stages.setdefault(index, RecoveredStage())
+
+    def blame(self, outcome: JobOutcome, reason: Reason) -> None:
+        """Keep the first thing that went wrong, which is what the job ends as."""
+        if self.outcome is JobOutcome.SUCCESS:
+            self.outcome, self.reason = outcome, reason
+
+    def earlier(self) -> Earlier:
+        """Return what a scheduler needs to know of it."""
+        given_up = {index: sorted(stage.given_up) for index, stage in self.stages.items() if stage.given_up}
+        setbacks = {index: stage.setbacks for index, stage in self.stages.items() if stage.setbacks}
+        return Earlier(self.outcome, self.reason, self.cancelled, given_up, setbacks)
 
 
 def recover(files: Iterable[Path]) -> Recovered | None:
@@ -200,19 +231,24 @@ def _replay(job: Recovered, decision: Decision) -> None:
             job.takeovers.append(decision)
         case Opened(stage):
             job.stage(stage).opened = True
-        case Dispatched(stage, shard, number, speculative):
+        case Dispatched(stage, shard, number):
             numbers = job.stage(stage).next_numbers
             # The number of an attempt that never started is given again.
             numbers[shard] = max(numbers.get(shard, 0), number + 1)
-            job.retries += speculative
-        case Faulted():
-            job.retries += 1
+        case Charged(stage, shard, faults, losses, preemptions, retries):
+            job.stage(stage).setbacks[shard] = Setbacks(faults, losses, preemptions)
+            job.retries = retries
         case Started(stage, shard, start_ns):
             job.stage(stage).first_starts.setdefault(shard, start_ns)
         case Committed(stage, shard):
             job.stage(stage).committed[shard] = decision
-        case GaveUp(_, _, failure):
+        case GaveUp(stage, shard, failure, outcome):
+            job.stage(stage).given_up.add(shard)
             job.failures.append(failure)
+            job.blame(outcome, failure.reason)
+        case Cancelled():
+            job.cancelled = True
+            job.blame(JobOutcome.CANCELLED, Reason.NONE)
         case Replaced(stage):
             job.stage(stage).replaced.append(decision)
         case Lost(stage, shard):

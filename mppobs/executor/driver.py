@@ -201,15 +201,12 @@ class Executor:
     # Jobs
 
     def _begin(self, opened: OpenJob, *, announce: bool) -> JobHandle:
-        """Have a job run by the loop, unless it has ended already; the caller holds the lock."""
+        """Have a job run by the loop; the caller holds the lock."""
         job, loop = opened.job, self._thread.loop
         for key in [key for key, old in self._handles.items() if old.removed]:
             del self._handles[key]
         handle = JobHandle(opened, lambda: self._backend.size, lambda: loop.post(lambda: loop.cancel(job.key)))
         self._handles[job.key] = handle
-        if job.end is not None:
-            handle.end()
-            return handle
 
         def submit() -> None:
             self._backend.start()

@@ -14,8 +14,6 @@ from typing import Final, NamedTuple
 from mppobs.executor.plan import Limits, OnFailure
 from mppobs.model import AttemptOutcome, JobOutcome, Reason, Tier
 
-_NOTHING: Final[Mapping[int, Sequence[int]]] = MappingProxyType({})
-
 
 class AttemptId(NamedTuple):
     """One try at a shard."""
@@ -45,6 +43,35 @@ class StageSpec(NamedTuple):
     """Most attempts of the stage that workers may hold at a time; 0 for no limit."""
 
 
+class Setbacks(NamedTuple):
+    """How often attempts of a shard ended badly, under all coordinators: what is held against its `Limits`."""
+
+    faults: int = 0
+    """Against `Limits.attempts`."""
+    losses: int = 0
+    """Against `Limits.losses`."""
+    preemptions: int = 0
+    """Against `Limits.preemptions`."""
+
+
+_NO_SHARDS: Final[Mapping[int, Sequence[int]]] = MappingProxyType({})
+_NO_SETBACKS: Final[Mapping[int, Mapping[int, Setbacks]]] = MappingProxyType({})
+
+
+class Earlier(NamedTuple):
+    """What a job went through under coordinators that died, besides what is committed."""
+
+    outcome: JobOutcome = JobOutcome.SUCCESS
+    """As what it ends because of what went wrong first; `success` where nothing has."""
+    reason: Reason = Reason.NONE
+    cancelled: bool = False
+    """Whether it is wanted no longer: it ends at once."""
+    given_up: Mapping[int, Sequence[int]] = _NO_SHARDS
+    """By stage, the shards that were given up. They stay so, and are not told again."""
+    setbacks: Mapping[int, Mapping[int, Setbacks]] = _NO_SETBACKS
+    """By stage, what shards have had already."""
+
+
 class JobSubmitted(NamedTuple):
     """A job is to be run, or to be resumed."""
 
@@ -57,10 +84,12 @@ class JobSubmitted(NamedTuple):
     tier: Tier = Tier.STANDARD
     deadline_ns: int = 0
     """When it should have finished, by the scheduler's clock; 0 for no deadline."""
-    committed: Mapping[int, Sequence[int]] = _NOTHING
+    committed: Mapping[int, Sequence[int]] = _NO_SHARDS
     """By stage, the shards that need not run: their output is in place, or they were split. They are not told again."""
     cap: int = 0
     """Most attempts of the job that workers may hold at a time; 0 for no limit."""
+    earlier: Earlier = Earlier()
+    """What is known of it where it is resumed. What is left of its retry budget is its `retry_floor` then."""
 
 
 class StageOpened(NamedTuple):
@@ -161,7 +190,12 @@ class OutputLost(NamedTuple):
 
 
 class BudgetSpent(NamedTuple):
-    """A tenant's money or error budget is gone (or there again): jobs that are not critical start nothing."""
+    """
+    A tenant's money or error budget is gone (or there again): jobs that are not critical start nothing.
+
+    A tenant's affair and no job's, so it is in no journal of decisions: who watches the budget tells it to each new
+    scheduler, before the jobs that this one resumes. The simulation does so; the executor itself watches no budgets.
+    """
 
     tenant: str
     spent: bool
@@ -219,6 +253,8 @@ class ShardFailed(NamedTuple):
     attempt: AttemptId
     """The last one."""
     reason: Reason
+    outcome: JobOutcome = JobOutcome.FAILURE
+    """As what the job ends because of it, unless something else went wrong before."""
 
 
 class Split(NamedTuple):

@@ -103,6 +103,7 @@ class Loop:
     def cancel(self, key: str) -> None:
         """Stop a job, if it has not ended."""
         if key in self.jobs:
+            self.jobs[key].cancelled()
             self.tell(Cancel(key))
 
     def post(self, deed: Callable[[], None]) -> None:
@@ -159,7 +160,7 @@ class Loop:
             Submit: self._submit,
             Stop: self._stop,
             Commit: lambda action: self.jobs[action.attempt.job].committed(action.attempt),
-            ShardFailed: lambda action: self.jobs[action.attempt.job].gave_up(action.attempt, action.reason),
+            ShardFailed: lambda action: self.jobs[action.attempt.job].gave_up(*action),
             Split: lambda action: self._events.append(self.jobs[action.job].split(action)),
             # A stage whose shards are all committed is never done again: what came before it is safe.
             StageDone: lambda action: self.jobs[action.job].records.checkpoint(),
@@ -191,7 +192,8 @@ class Loop:
         self.tell(WorkerDraining(news.worker))
 
     def _on_down(self, news: Down) -> None:
-        for attempt in self._held.pop(news.worker, ()):
+        held = self._held.pop(news.worker, {})
+        for attempt in held:
             del self._running[attempt]
             outcome = self._stops.pop(attempt, None)
             if outcome is None:
@@ -204,6 +206,8 @@ class Loop:
         if info is not None:
             self._record_worker(info, WorkerEvent.LOST, news.reason)
         self.tell(WorkerLost(news.worker, news.reason))
+        for attempt in held:
+            self._charge(*attempt[:3])
 
     def _on_started(self, news: Started) -> None:
         attempt, worker = news.attempt, news.worker
@@ -229,6 +233,7 @@ class Loop:
         job.ended(attempt, report)
         if report.lost is not None and report.outcome is AttemptOutcome.ERROR and job.lost(*report.lost):
             self.tell(OutputLost(attempt.job, *report.lost))
+            self._charge(attempt.job, *report.lost)
         output = report.output
         event = AttemptEnded(
             attempt,
@@ -242,6 +247,14 @@ class Loop:
             report.peak_memory_bytes,
         )
         self.tell(event)
+        if report.outcome is not AttemptOutcome.SUCCESS:
+            self._charge(*attempt[:3])
+
+    def _charge(self, key: str, stage: int, shard: int) -> None:
+        """Have a job that goes on note what is held against a shard, and against itself."""
+        job = self.jobs.get(key)
+        if job is not None:
+            job.charged(stage, shard, self._scheduler.setbacks(key, stage, shard), self._scheduler.retries(key))
 
     # Deeds
 
@@ -253,6 +266,8 @@ class Loop:
         attempt = action.attempt
         order = self.jobs[attempt.job].order(attempt, action.speculative)
         self._backend.submit(action.worker, attempt, *order)
+        if action.speculative:
+            self._charge(*attempt[:3])  # it is paid from the job's budget
 
     def _stop(self, action: Stop) -> None:
         self._stops[action.attempt] = action.outcome

@@ -29,6 +29,7 @@ from mppobs.executor.events import (
     JobSubmitted,
     Load,
     OutputLost,
+    Setbacks,
     ShardSplit,
     StageOpened,
     Tick,
@@ -37,7 +38,7 @@ from mppobs.executor.events import (
     WorkerLost,
     WorkerUp,
 )  # fmt: skip
-from mppobs.executor.policies import Policy
+from mppobs.executor.policies import Blame, Policy
 from mppobs.executor.scheduling.book import Book, is_held
 from mppobs.executor.scheduling.deciding import Decider
 from mppobs.executor.scheduling.jobs import UNDECIDED, Job, Running
@@ -106,6 +107,15 @@ class Scheduler:
         pending_shards = max(open_shards - running, 0)
         return Load(len(jobs) - running_jobs, running_jobs, pending_shards, running, idle, busy, pool.draining)
 
+    def setbacks(self, job: str, stage: int, shard: int) -> Setbacks:
+        """Return what counts against the limits of a shard of a job that has not ended."""
+        counts = self._book.jobs[job].stages[stage].counts
+        return Setbacks(*(counts[blame][shard] for blame in Blame))
+
+    def retries(self, job: str) -> int:
+        """Return how many retries and copies a job that has not ended can still pay for."""
+        return self._book.jobs[job].retries
+
     # Jobs
 
     def _on_submitted(self, event: JobSubmitted, now_ns: int) -> None:
@@ -117,15 +127,7 @@ class Scheduler:
         job = Job(event, self._submitted, self._book.tenants.of(event.tenant), due)
         self._book.jobs[event.job] = job
         self._submitted += 1
-        for stage in job.stages:
-            if stage.closed:
-                job.left -= 1
-                for dependent in stage.dependents:
-                    dependent.needs -= 1
-        for stage in job.stages:
-            if stage.needs == 0 and not stage.closed:
-                self._decider.ready(stage)
-        self._decider.end_if_over(job)
+        self._decider.begin(job, event.earlier)
 
     def _on_opened(self, event: StageOpened, now_ns: int) -> None:
         job = self._book.jobs.get(event.job)

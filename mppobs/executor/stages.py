@@ -81,12 +81,13 @@ class StageRun:
         if not self.replaced:
             return range(self.shards)
         planned = self.shards - len(self.parts)
-        return [found for shard in range(planned) for found in self._leaves(shard)]
+        return [found for shard in range(planned) for found in self.leaves(shard)]
 
-    def _leaves(self, shard: int) -> Iterator[int]:
+    def leaves(self, shard: int) -> Iterator[int]:
+        """Yield the positions that stand for the shard at one: its own, or those of its parts."""
         if shard in self.replaced:
             for part in self.replaced[shard]:
-                yield from self._leaves(part)
+                yield from self.leaves(part)
         else:
             yield shard
 

@@ -17,7 +17,7 @@ from typing import Final
 
 from mppobs.clock import Clock
 from mppobs.errors import ConfigError
-from mppobs.executor.coordinator import JobRun, ended_early
+from mppobs.executor.coordinator import JobRun
 from mppobs.executor.decisions import Begun, DecisionLog, Recovered, recover
 from mppobs.executor.exchange import Output
 from mppobs.executor.faults import ArmedFault
@@ -152,10 +152,6 @@ class Jobs:
         opened = self._open(place, old.begun, (*old.takeovers, takeover))
         opened.job.restore(old, in_place)
         opened.begin(self.lease)
-        end = ended_early(old)
-        if end is not None:
-            opened.job.finish(end._replace(job=opened.job.key))
-            opened.end()
         return opened
 
     def _open(self, place: JobPlace, begun: Begun, takeovers: tuple[Takeover, ...]) -> OpenJob:

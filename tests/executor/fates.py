@@ -32,6 +32,8 @@ class Chances:
     """That committed output goes."""
     crash: float = 0.0
     """That the coordinator dies when an attempt begins."""
+    crash_when_cancelled: float = 0.0
+    """That it dies before a job has ended that was cancelled."""
     slow_node: float = 0.0
 
 

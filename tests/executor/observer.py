@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 from mppobs.executor.events import (
     AttemptId,
     Commit,
+    Earlier,
     JobEnded,
     JobSubmitted,
     OutputLost,
+    Setbacks,
     ShardFailed,
+    ShardSplit,
     Split,
     StageSpec,
     WorkerUp,
@@ -47,6 +50,10 @@ class Book:
     """Attempts that are paid from the retry budget."""
     copies: set[AttemptId] = field(default_factory=set)
     stopped: dict[AttemptId, AttemptOutcome] = field(default_factory=dict)
+    setbacks: dict[Position, Counter[Blame]] = field(default_factory=dict)
+    """What attempts at shards came to in all lives, by whose doing it was."""
+    first: tuple[JobOutcome, Reason] | None = None
+    """What went wrong first, in all lives."""
     submits: int = 0
     unread: set[Position] = field(default_factory=set)
     """Lost output of a job that fails anyway: whether it is computed again is the scheduler's affair."""
@@ -57,7 +64,8 @@ class Book:
 
     def begin_life(self) -> JobSubmitted:
         """Forget what a coordinator forgets that died, and return what the next one is told."""
-        for forgotten in (self.asked, self.ready, self.opened, self.done, self.failed, self.started, self.blamed):
+        left = self.budget - self.paid
+        for forgotten in (self.asked, self.ready, self.opened, self.done, self.started, self.blamed):
             forgotten.clear()
         for also in (self.retries, self.copies, self.stopped):
             also.clear()
@@ -66,8 +74,54 @@ class Book:
         stages = tuple(spec._replace(shards=self.shards(index)) for index, spec in enumerate(self.submitted.stages))
         committed = {stage: [shard for at, shard in sorted(there) if at == stage] for stage, _ in there}
         self.done = {index for index in range(len(stages)) if len(committed.get(index, ())) == self.shards(index)}
-        self.submitted = self.submitted._replace(stages=stages, committed=committed)
+        self.submitted = self.submitted._replace(
+            stages=stages, committed=committed, retry_share=0.0, retry_floor=left, earlier=self._earlier()
+        )
         return self.submitted
+
+    def _earlier(self) -> Earlier:
+        """Return what is told of the job's earlier lives."""
+        outcome, reason = self.first or (JobOutcome.SUCCESS, Reason.NONE)
+        given_up = {stage: [shard for at, shard in sorted(self.failed) if at == stage] for stage, _ in self.failed}
+        setbacks: dict[int, dict[int, Setbacks]] = {}
+        for (stage, shard), had in self.setbacks.items():
+            setbacks.setdefault(stage, {})[shard] = Setbacks(*(had[blame] for blame in Blame))
+        return Earlier(outcome, reason, self.cancelled, given_up, setbacks)
+
+    def split(self, event: ShardSplit) -> None:
+        """Give the parts of a shard positions of their own."""
+        parent = (event.stage, event.shard)
+        if self.ended is not None or not event.sizes:
+            return
+        first, units = self.shards(event.stage), self.units[parent]
+        parts = [(event.stage, first + n) for n in range(len(event.sizes))]
+        self.units.update(dict.fromkeys(parts, units // len(parts)))
+        self.units[parts[0]] += units % len(parts)
+        if parent in self.failed:
+            self.void.update(parts)
+        else:
+            self.replaced.add(parent)
+
+    def cancel(self) -> None:
+        """Take in that the job is wanted no longer, unless it has ended."""
+        if self.ended is None:
+            self.cancelled = True
+            self.first = self.first or (JobOutcome.CANCELLED, Reason.NONE)
+
+    def is_open(self, position: Position) -> bool:
+        """Return whether a shard is neither decided nor replaced."""
+        decided = position in self.committed or position in self.failed
+        return not (decided or position in self.replaced or position in self.void)
+
+    def blame(self, position: Position, blame: Blame) -> None:
+        """Count a bad end of an attempt at a shard that is not decided; limits hold for all lives together."""
+        had = self.setbacks.setdefault(position, Counter())
+        had[blame] += 1
+        limits = self.submitted.stages[position[0]].limits
+        # The attempt that reaches the limit may have a copy, which is not stopped.
+        assert had[Blame.SHARD] <= limits.attempts + 1, "no shard has more tries than its limit, whoever coordinates"
+        assert had[Blame.WORKER] <= limits.losses + 2, "nor takes more workers with it"
+        assert had[Blame.EVICTION] <= limits.preemptions + 2
 
     def shards(self, stage: int) -> int:
         """Return how many positions a stage has."""
@@ -79,9 +133,14 @@ class Book:
 
     @property
     def budget(self) -> int:
-        """Return how many retries and copies the job may pay for."""
+        """Return how many retries and copies the job may pay for in this life."""
         planned = sum(spec.shards for spec in self.submitted.stages)
         return int(planned * self.submitted.retry_share) + self.submitted.retry_floor
+
+    @property
+    def paid(self) -> int:
+        """Return how many it has paid for in this life."""
+        return len(self.retries) + len(self.copies)
 
 
 class Observer:
@@ -125,11 +184,10 @@ class Observer:
         """Check that an attempt may be made, and there, and note it."""
         book, position = self.books[attempt.job], attempt[1:3]
         assert book.ended is None, "nothing is started for a job that has ended"
+        assert not book.cancelled, "nor for one that is wanted no longer"
         assert attempt.stage in book.opened, "nothing is started before its input is known"
         assert position in book.units
-        decided = position in book.committed or position in book.replaced or position in book.void
-        assert not decided, "nothing is started for a shard that is decided"
-        assert position not in book.failed
+        assert book.is_open(position), "nothing is started for a shard that is decided, in this life or another"
         twins = [other for other in self.where if other[:3] == attempt[:3]]
         assert bool(twins) == speculative, "a second attempt beside one that runs is a copy, and nothing else is"
         assert len(twins) <= 1, "there is one copy at most"
@@ -186,8 +244,7 @@ class Observer:
             book.copies.add(attempt)
         elif book.blamed.get(attempt[1:3]) is Blame.SHARD:
             book.retries.add(attempt)
-        paid = len(book.retries) + len(book.copies)
-        assert not self.policy.retry_budget or paid <= book.budget, "the retry budget is never exceeded"
+        assert not self.policy.retry_budget or book.paid <= book.budget, "the retry budget is never exceeded"
 
     def commit(self, action: Commit) -> None:
         """Check that a shard may be decided for an attempt."""
@@ -208,6 +265,7 @@ class Observer:
         assert position not in book.failed, "a shard is given up once"
         assert position not in book.replaced
         book.failed[position] = action.reason
+        book.first = book.first or (action.outcome, action.reason)
 
     def split(self, action: Split) -> None:
         """Check that a shard may be split."""
@@ -242,6 +300,7 @@ class Observer:
         assert not [attempt for attempt in self.where if attempt.job == action.job], "it ends when nothing of it runs"
         wanted = set().union(*(book.wanted(stage) for stage in range(len(book.submitted.stages))))
         complete = wanted <= set(book.committed)
+        assert (action.outcome, action.reason) == (book.first or (JobOutcome.SUCCESS, Reason.NONE))
         assert (action.outcome is JobOutcome.SUCCESS) == (complete and not book.cancelled and not book.failed)
         assert (action.outcome in (JobOutcome.FAILURE, JobOutcome.ERROR)) == bool(book.failed) or book.cancelled
         if action.outcome is JobOutcome.SUCCESS:

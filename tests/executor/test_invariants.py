@@ -55,10 +55,17 @@ def test_the_worlds_are_worth_it() -> None:
         found["crashes"] += world.crashes
         found["parts"] += sum(len(book.replaced) for book in world.books.values())
         found["lost output"] += world.told[OutputLost]
+        earlier = [book.submitted.earlier for book in world.books.values()]
+        found["given up, and gone on with"] += sum(bool(each.given_up) for each in earlier)
+        found["cancelled, and gone on with"] += sum(each.cancelled for each in earlier)
+        found["counted in several lives"] += sum(bool(each.setbacks) for each in earlier)
     assert set(ends) == set(JobOutcome)
     assert min(kinds[kind] for kind in (Commit, ShardFailed, Stop, Submit, WaitUntil, Split)) > 30
     assert min(kinds[kind] for kind in (Scale, SetAside)) > 5
     assert min(found[what] for what in ("copies", "crashes", "parts", "lost output")) > 20
+    assert found["given up, and gone on with"] > 20
+    assert found["counted in several lives"] > 20
+    assert found["cancelled, and gone on with"] > 2
     assert {Reason.RETRIES_EXHAUSTED, Reason.WORKER_LOST, Reason.OOM_KILLED, Reason.DEADLINE} <= set(reasons)
     assert {Reason.EXCEPTION, Reason.NODE_LOST, Reason.STORAGE} <= set(reasons)
 

@@ -14,6 +14,7 @@ from mppobs.executor import Limits, Plan, ShardPlan, Stage
 from mppobs.executor.attempt import AttemptOrder, Report, StageOrder
 from mppobs.executor.backends.base import Capabilities, Down, Draining, Ended, News, Place, Progress, Started, Up
 from mppobs.executor.coordinator import JobRun
+from mppobs.executor.decisions import Cancelled, Charged, Decision, DecisionLog, GaveUp, read_decisions
 from mppobs.executor.events import (
     Action,
     AttemptEnded,
@@ -29,6 +30,8 @@ from mppobs.executor.events import (
     OutputLost,
     Scale,
     SetAside,
+    Setbacks,
+    ShardFailed,
     ShardSplit,
     Split,
     StageDone,
@@ -125,6 +128,12 @@ class FakeScheduler(Scheduler):
     def load(self) -> Load:
         return Load(1, 2, 3, 4, 5, 6, 7)
 
+    def setbacks(self, job: str, stage: int, shard: int) -> Setbacks:
+        return Setbacks(1, 2, 3)
+
+    def retries(self, job: str) -> int:
+        return 17
+
 
 @dataclass
 class Bench:
@@ -143,7 +152,8 @@ class Bench:
         self.files = JobFiles(self.directory)
         self.files.prepare(2)
         records = JobRecords(Context("pipe", "job-1", 7, tenant="t"), RECORDER.journal, self.clock)
-        self.job = JobRun("job", Plan("pipe", (numbers, sums)), records, self.clock, root=str(self.directory))
+        plan, self.log = Plan("pipe", (numbers, sums)), DecisionLog(self.directory / "decisions")
+        self.job = JobRun("job", plan, records, self.clock, root=str(self.directory), log=self.log)
         self.loop.submit(self.job)
 
     def say(self, *news: News) -> list[Event]:
@@ -161,6 +171,11 @@ class Bench:
         self.job.flush()
         return self.scheduler.told[before + 1 :]
 
+    def decisions(self, kind: type) -> list[Decision]:
+        """Return the decisions of a kind that are written down."""
+        self.job.flush()
+        return [each for each in read_decisions(self.directory / "decisions") if isinstance(each, kind)]
+
     def commit(self, shard: int = 0) -> None:
         """Have an attempt run and its output committed."""
         attempt = ATTEMPT._replace(shard=shard)
@@ -176,9 +191,11 @@ def captured() -> Iterator[Captured]:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, captured: Captured) -> Bench:
+def bench(tmp_path: Path, captured: Captured) -> Iterator[Bench]:
     """A loop with a job."""
-    return Bench(tmp_path)
+    made = Bench(tmp_path)
+    yield made
+    made.job.close()
 
 
 def test_a_job_is_submitted_as_it_was_planned(bench: Bench) -> None:
@@ -246,6 +263,33 @@ def test_an_attempt_goes_out_and_comes_back(bench: Bench, captured: Captured) ->
     assert [record.attempt for record in captured.commits] == [1]
 
 
+def test_what_is_held_against_a_shard_is_written_down(bench: Bench) -> None:
+    """After each bad end, by whatever news, and for each copy: what the scheduler says, and for nothing else."""
+    charged = Charged(0, 0, 1, 2, 3, 17)
+    bench.commit(1)
+    bench.decide(Submit(ATTEMPT, "w-1"))
+    assert bench.decisions(Charged) == []
+    bench.decide(Submit(ATTEMPT._replace(number=1), "w-2", speculative=True))
+    assert bench.decisions(Charged) == [charged]
+    bench.say(Started(ATTEMPT, "w-1", 1), Ended(ATTEMPT, Report(AttemptOutcome.FAILURE, Reason.EXCEPTION)))
+    assert bench.decisions(Charged) == [charged] * 2
+    bench.say(Up("w-2"), Started(ATTEMPT._replace(number=1), "w-2", 1), Down("w-2", Reason.WORKER_LOST))
+    assert bench.decisions(Charged) == [charged] * 3
+    bench.decide(ShardFailed(ATTEMPT, Reason.WORKER_LOST, JobOutcome.ERROR))
+    (gave_up,) = bench.decisions(GaveUp)
+    assert isinstance(gave_up, GaveUp)
+    assert (gave_up.shard, gave_up.outcome, gave_up.failure.reason) == (0, JobOutcome.ERROR, Reason.WORKER_LOST)
+
+
+def test_nothing_is_held_against_a_job_that_has_ended(bench: Bench) -> None:
+    """The scheduler has forgotten it: the last attempt's end is not asked about."""
+    bench.say(Up("w-1"), Started(ATTEMPT, "w-1", 1))
+    bench.scheduler.answers[WorkerLost] = [JobEnded("job", JobOutcome.ERROR, Reason.WORKER_LOST)]
+    bench.say(Down("w-1", Reason.WORKER_LOST))
+    assert bench.loop.jobs == {}
+    assert bench.decisions(Charged) == []
+
+
 @pytest.mark.parametrize(
     ("stopped", "reason", "outcome"),
     [
@@ -280,6 +324,7 @@ def test_output_that_is_lost_is_told_before_the_attempt_that_found_it(bench: Ben
         report = Report(AttemptOutcome.ERROR, Reason.STORAGE, lost=(0, shard))
         told = bench.say(Started(reader, "w-1", 1), Ended(reader, report))
         assert told[1:] == [OutputLost("job", 0, shard)] * lost + [AttemptEnded(reader, report.outcome, report.reason)]
+    assert bench.decisions(Charged).count(Charged(0, 1, 1, 2, 3, 17)) == 1
     assert list(bench.files.committed(0)) == [0]
     assert [stage.done for stage in bench.job.stage_progress()] == [1, 0]
     bench.commit(1)
@@ -327,6 +372,7 @@ def test_jobs_end_one_by_one(bench: Bench, captured: Captured) -> None:
     bench.loop.post(lambda: bench.loop.cancel("another"))
     bench.loop.step()
     assert Cancel("job") in bench.scheduler.told
+    assert bench.decisions(Cancelled) == [Cancelled()]
     assert Cancel("another") not in bench.scheduler.told
     bench.decide(StageDone("job", 0), JobEnded("job", JobOutcome.CANCELLED, Reason.NONE))
     assert ended == [bench.job]

@@ -163,7 +163,7 @@ def test_lost_workers_do_not_count_as_failures_but_are_bounded() -> None:
         if loss < 3:
             ready = tell(made, now + 60 * SECOND, WorkerUp(f"again{loss}"))
             (action,) = [each for each in ready if isinstance(each, Submit)]
-    assert ShardFailed(action.attempt, Reason.WORKER_LOST) in actions
+    assert ShardFailed(action.attempt, Reason.WORKER_LOST, JobOutcome.ERROR) in actions
     assert actions[-1] == JobEnded("j", JobOutcome.ERROR, Reason.WORKER_LOST)
 
 

@@ -56,7 +56,8 @@ def test_output_that_is_lost_again_and_again_ends_the_job() -> None:
     """It is computed as often as a shard may lose its worker, then the shard is given up, as the storage's error."""
     stand = reading(losses=0)
     actions = stand.tell(OutputLost("j", 0, 0))
-    assert actions == [ShardFailed(FIRST, Reason.STORAGE), Stop(READER, AttemptOutcome.CANCELLED)]
+    failed = ShardFailed(FIRST, Reason.STORAGE, JobOutcome.ERROR)
+    assert actions == [failed, Stop(READER, AttemptOutcome.CANCELLED)]
     assert stand.fail(READER, Reason.STORAGE) == [JobEnded("j", JobOutcome.ERROR, Reason.STORAGE)]
 
 

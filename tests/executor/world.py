@@ -136,14 +136,16 @@ class World:
             case Cancel(job):
                 if job not in seen.books:
                     return
-                seen.books[job].cancelled = seen.books[job].ended is None
+                seen.books[job].cancel()
+                if self.chance.random() < self.chances.crash_when_cancelled:
+                    self.later(self._soon(2 * MS), Crash())
             case WorkerUp() | WorkerDraining() | WorkerLost():
                 yield from self._machines_change(event)
                 return
             case StageOpened(job, stage):
                 seen.books[job].opened.add(stage)
             case ShardSplit(job):
-                self._split(seen.books[job], event)
+                seen.books[job].split(event)
             case BudgetSpent(tenant, spent):
                 (seen.spent.add if spent else seen.spent.discard)(tenant)
             case AttemptStarted(attempt):
@@ -228,7 +230,9 @@ class World:
         if attempt in self._innocent:
             book.blamed.pop(attempt[1:3], None)
             return
-        book.blamed[attempt[1:3]] = blame_for(told or outcome, reason)
+        blame = book.blamed[attempt[1:3]] = blame_for(told or outcome, reason)
+        if told in (None, AttemptOutcome.TIMEOUT) and book.is_open(attempt[1:3]):
+            book.blame(attempt[1:3], blame)
         if book.blamed[attempt[1:3]] is Blame.EVICTION:
             seen.evicted.add(attempt[:3])
         if reason is Reason.OOM_KILLED and told is None:
@@ -252,20 +256,6 @@ class World:
             if held and first:
                 self._begin(next(iter(held)))
         return event
-
-    def _split(self, book: Book, event: ShardSplit) -> None:
-        """The parts of a shard get positions of their own."""
-        parent = (event.stage, event.shard)
-        if book.ended is not None or not event.sizes:
-            return
-        first, units = book.shards(event.stage), book.units[parent]
-        parts = [(event.stage, first + n) for n in range(len(event.sizes))]
-        book.units.update(dict.fromkeys(parts, units // len(parts)))
-        book.units[parts[0]] += units % len(parts)
-        if parent in book.failed:
-            book.void.update(parts)
-        else:
-            book.replaced.add(parent)
 
     def _damage(self, event: OutputLost) -> bool:
         """Committed output goes, if it is there; return whether that was found out."""
@@ -292,7 +282,7 @@ class World:
                 self.later(self._soon(50 * MS), Ghost(*attempt[:3], seen.number(attempt)))
         for forgotten in (seen.workers, seen.draining, seen.aside, seen.held, seen.where, seen.seen, seen.alone):
             forgotten.clear()
-        for also in (seen.short, seen.evicted, self._innocent):
+        for also in (seen.short, self._innocent):
             also.clear()
         seen.life += 1
         self._coming = 0
@@ -302,8 +292,6 @@ class World:
         for book in seen.books.values():
             if book.ended is None:
                 yield book.begin_life()
-                if book.cancelled:
-                    yield Cancel(book.submitted.job)
 
     # What becomes of an attempt
 

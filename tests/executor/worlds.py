@@ -76,6 +76,7 @@ def random_world(seed: int) -> World:
     chances = Chances(
         *rates[:4], loss=rates[4], eviction=rates[5], node_loss=rates[6] / 3, memory=rates[7], ghost=0.5, cancel=0.1,
         damage=chance.choice((0.0, 0.03)), crash=chance.choice((0.0, 0.02)), slow_node=chance.choice((0.0, 0.3)),
+        crash_when_cancelled=0.8,
     )  # fmt: skip
     machines = Machines(
         chance.randint(1, 8), chance.choice((0, 1, 4)), chance.choice((0.0, 0.5)), chance.choice(((0,), (2, 4), (2, 8)))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from mppobs.executor import policies
 from mppobs.executor.events import (
     AttemptEnded,
     AttemptId,
     Commit,
+    Earlier,
     JobEnded,
     OutputLost,
+    Setbacks,
     ShardFailed,
     ShardSplit,
     StageDone,
@@ -141,11 +145,12 @@ class Decider:
 
     def _give_up(self, stage: Stage, attempt: AttemptId, outcome: AttemptOutcome, reason: Reason) -> None:
         """Decide a shard as failed, and do with the job what it asked for in that case."""
-        self._book.out.append(ShardFailed(attempt, reason))
+        ending = JobOutcome.FAILURE if outcome in _FAILURES else JobOutcome.ERROR
+        self._book.out.append(ShardFailed(attempt, reason, ending))
         stage.status[attempt.shard] = FAILED
         stage.failed += 1
         self._stop_others(stage, attempt.shard)
-        stage.job.blame(JobOutcome.FAILURE if outcome in _FAILURES else JobOutcome.ERROR, reason)
+        stage.job.blame(ending, reason)
         if stage.job.stops:
             self.stop_job(stage.job)
         self._decided(stage)
@@ -210,6 +215,34 @@ class Decider:
             self.ready(stage)  # a resumed job had found it complete
 
     # Stages and jobs
+
+    def begin(self, job: Job, earlier: Earlier) -> None:
+        """Ask for the stages of a job that can be opened, after all that it went through under other coordinators."""
+        for stage in job.stages:
+            given_up, setbacks = earlier.given_up.get(stage.index, ()), earlier.setbacks.get(stage.index, {})
+            if given_up or setbacks:
+                stage.recall(given_up, setbacks)
+                self._keep_from_spot(stage, setbacks)
+        for stage in [stage for stage in job.stages if stage.done]:
+            job.left -= 1
+            for dependent in stage.dependents:
+                if stage.failed:
+                    self._close(dependent)
+                else:
+                    dependent.needs -= 1
+        if earlier.cancelled or (job.stops and job.outcome is not JobOutcome.SUCCESS):
+            self.stop_job(job)
+        for stage in job.stages:
+            if stage.needs == 0 and not stage.closed:
+                self.ready(stage)
+        self.end_if_over(job)
+
+    def _keep_from_spot(self, stage: Stage, setbacks: Mapping[int, Setbacks]) -> None:
+        """Have shards that were evicted often run where that does not happen."""
+        rules = self._book.policy.spot
+        for shard, had in setbacks.items():
+            if rules is not None and had.preemptions >= rules.evictions:
+                stage.special.setdefault(shard, Special()).on_demand = True
 
     def ready(self, stage: Stage) -> None:
         """Ask for a stage to be opened."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import heapq
 from array import array
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from mppobs.executor import policies
-from mppobs.executor.events import AttemptId, JobSubmitted, StageSpec
+from mppobs.executor.events import AttemptId, JobSubmitted, Setbacks, StageSpec
 from mppobs.executor.plan import OnFailure
 from mppobs.executor.policies import Blame, Share, order_largest_first, retry_budget
 from mppobs.executor.scheduling.locality import Local
@@ -195,6 +195,17 @@ class Stage:
         self.closed = self.decided == self.shards
         """Whether nothing of it is to be started any more."""
 
+    def recall(self, given_up: Sequence[int], setbacks: Mapping[int, Setbacks]) -> None:
+        """Take in which shards earlier coordinators gave up, and what attempts at others came to."""
+        for shard in given_up:
+            self.status[shard] = FAILED
+        self.failed = len(given_up)
+        self.decided = sum(1 for status in self.status if status)
+        self.closed = self.done
+        for shard, had in setbacks.items():
+            for counts, count in zip(self.counts.values(), had, strict=True):
+                counts[shard] = count
+
     def open(self, sizes: Sequence[int]) -> None:
         """Take in that the stage's input is there, and how much it is for each shard."""
         self.opened = True
@@ -339,8 +350,8 @@ class Job:
         self.retries = retry_budget(sum(spec.shards for spec in event.stages), event.retry_share, event.retry_floor)
         self.stops = event.on_failure is OnFailure.STOP
         self.stopping = False
-        self.outcome = JobOutcome.SUCCESS
-        self.reason = Reason.NONE
+        self.outcome = event.earlier.outcome
+        self.reason = event.earlier.reason
 
     def next_stage(self) -> Stage | None:
         """Return the earliest stage that may start something; those before it are taken off the list."""

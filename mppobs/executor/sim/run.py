@@ -42,7 +42,7 @@ from mppobs.executor.faults import ArmedFault, Fault, FaultKind, Layer, arm
 from mppobs.executor.policies import Policy
 from mppobs.executor.scheduler import Scheduler
 from mppobs.executor.sim.fate import skewed_sizes
-from mppobs.executor.sim.jobs import COMMITTED, FAILED, OPEN, JobState, StageState
+from mppobs.executor.sim.jobs import COMMITTED, OPEN, JobState, StageState
 from mppobs.executor.sim.model import Cluster, JobModel
 from mppobs.executor.sim.observe import Observer, Tried
 from mppobs.executor.sim.places import Running, SimWorker
@@ -87,7 +87,8 @@ class Simulation:
         `budgets` are US dollars that tenants may spend on attempts; the scheduler is told when one is gone. Faults of
         the layer `LOAD` are for whoever submits, and change nothing here.
         """
-        self.world = World(cluster, seed, _not_of(faults, Layer.CONTROL, Layer.LOAD), start_ns)
+        of_world = [fault for fault in faults if fault.about.layer not in (Layer.CONTROL, Layer.LOAD)]
+        self.world = World(cluster, seed, of_world, start_ns)
         self.jobs: list[JobState] = []
         self.events = 0
         """Events that the scheduler was told."""
@@ -200,12 +201,17 @@ class Simulation:
 
     def kill(self) -> None:
         """Have the coordinator die. Workers finish what they run, and put it in place."""
+        if self._scheduler is not None:
+            for job in self._open.values():
+                job.write_down(self._scheduler)
         self._scheduler, self._wake_ns = None, _NEVER
         self._observer.control("killed", self.world.now_ns)
 
     def take_over(self) -> None:
         """Have a standby go on from the decisions that were recorded and the outputs that are in place."""
         now = self.world.now_ns
+        if self._scheduler is not None:
+            self.kill()  # it had taken over before this one, from one that died twice
         self._scheduler = Scheduler(random.Random(self._seed), self._policy)
         self._observer.control("takeover", now)
         for name, worker in self.world.workers.items():
@@ -347,7 +353,7 @@ class Simulation:
     def _give_up(self, action: ShardFailed) -> None:
         job, stage = self._place(action.attempt)
         attempt = action.attempt
-        stage.status[attempt.shard] = FAILED
+        job.give_up(stage, attempt.shard, action.outcome, action.reason)
         number = attempt.number + stage.offsets.get(attempt.shard, 0)
         now = self.world.now_ns
         self._observer.decided(job, attempt.stage, attempt.shard, number, ShardOutcome.FAILED, action.reason, now)
@@ -377,11 +383,6 @@ class Simulation:
         """Return the job and the stage of an attempt, which may be of an earlier coordinator."""
         job = self._open.get(attempt.job) or self._orphaned[attempt.job]
         return job, job.stages[attempt.stage]
-
-
-def _not_of(faults: Iterable[Fault], *layers: Layer) -> list[Fault]:
-    """Return the faults that are the world's."""
-    return [fault for fault in faults if fault.about.layer not in layers]
 
 
 def _steps(faults: Iterable[ArmedFault]) -> list[tuple[int, Callable[[Simulation], None]]]:

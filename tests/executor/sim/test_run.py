@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from mppobs.executor.faults import parse_faults
+from mppobs.executor.plan import Limits, OnFailure
 from mppobs.executor.policies import Policy
 from mppobs.executor.sim.model import Cluster, JobModel, StageModel
 from mppobs.executor.sim.run import Simulation
-from mppobs.model import AttemptOutcome, JobOutcome, Tier
+from mppobs.model import AttemptOutcome, JobOutcome, Reason, Tier
 from tests.executor.sim.worlds import Book, random_simulation
 
 SMALL = Cluster(nodes=4, lanes=2)
@@ -80,6 +83,29 @@ def test_a_standby_goes_on_from_what_is_there() -> None:
     assert simulation.found > 0
     assert before
     assert not before & after
+
+
+def test_a_standby_goes_on_without_what_was_given_up() -> None:
+    """It neither tries such shards nor gives the others more tries than their limit: as the real executor has it."""
+    stage = StageModel("map", 200, 10.0, sigma=0.0, limits=Limits(attempts=2, backoff=60.0))
+    reader = StageModel("reduce", 1, 10.0, needs=(0,))
+    failing = JobModel("nightly", "nightly-1", (stage, reader), on_failure=OnFailure.FINISH, retry_share=1.0)
+    for faults in (("retry-storm:severity=0.5",), ("retry-storm:severity=0.5", "coordinator:at=105,for=1")):
+        simulation, book = run(failing, faults=faults)
+        end = simulation.jobs[0].end
+        # What the dead one's workers go on with is their own affair.
+        heard = [t for t in book.tries if len(faults) == 1 or not t.assigned_ns < 105e9 <= t.end_ns]
+        failed = Counter(t.shard for t in heard if t.outcome is AttemptOutcome.ERROR)
+
+        assert end is not None
+        assert (end.outcome, end.reason) == (JobOutcome.ERROR, Reason.NETWORK)
+        assert {key[2] for key in book.given_up} == {shard for shard, count in failed.items() if count == 2}
+        assert max(failed.values()) == 2
+        assert {t.stage for t in book.tries} == {0}
+        assert len(book.given_up) > 20
+        if len(faults) > 1:
+            assert len([at for at in book.given_up.values() if at < 105e9]) > 5
+            assert sum(any(had) for had in simulation.jobs[0].stages[0].setbacks.values()) > 5
 
 
 def test_nothing_is_begun_while_nobody_decides() -> None:

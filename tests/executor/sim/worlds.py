@@ -23,6 +23,8 @@ class Book(Observer):
 
     def __init__(self) -> None:
         self.decided_as: dict[Shard, ShardOutcome] = {}
+        self.given_up: dict[Shard, int] = {}
+        """Shards that were given up, and when."""
         self.replaced: dict[Shard, int] = {}
         """Shards that were split, and into how many."""
         self.begun: Counter[Shard] = Counter()
@@ -38,7 +40,9 @@ class Book(Observer):
         self.begun[(job.number, stage, shard)] += 1
 
     def tried(self, tried: Tried) -> None:
-        """An attempt ends after it began, on its own node."""
+        """An attempt ends after it began, on its own node, and none was given out for what was given up."""
+        given_up_ns = self.given_up.get((tried.job.number, tried.stage, tried.shard))
+        assert given_up_ns is None or tried.assigned_ns <= given_up_ns
         assert tried.end_ns >= tried.start_ns >= tried.assigned_ns
         assert tried.worker.startswith(tried.node.name + "-")
         self.running[tried.worker] -= 1
@@ -61,13 +65,12 @@ class Book(Observer):
         assert job.end is None
         assert 0 <= number < max(self.begun[key], 1)
         self.decided_as[key] = outcome
+        if outcome is ShardOutcome.FAILED:
+            self.given_up[key] = now_ns
 
     def control(self, what: str, now_ns: int) -> None:
-        """Keep it. A standby knows of outputs, not of failures: what was given up is tried once more."""
+        """Keep it."""
         self.story.append(what)
-        if what == "takeover":
-            kept = ShardOutcome.COMMITTED
-            self.decided_as = {key: outcome for key, outcome in self.decided_as.items() if outcome is kept}
 
     def check(self, job: JobState) -> None:
         """Hold the end of a job against what was seen of its shards."""
