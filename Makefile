@@ -35,8 +35,9 @@ format: $(VENV)/.dev  ## Format the code
 	@$(BIN)/ruff check --quiet --fix $(CODE)
 	@$(BIN)/ruff format --quiet $(CODE)
 
-bench: $(VENV)/.dev  ## Run every benchmark, each beside its peer
-	@for script in $$(grep -l -e --json bench/*.py); do echo "== $$script"; $(BIN)/python $$script $(ARGS) || exit 1; done
+bench: $(VENV)/.dev  ## Run every benchmark, each beside its peer (ARGS="--json")
+	@status=0; for script in $$(grep -l '^from report' bench/*.py); do \
+		echo "== $$script"; $(BIN)/python $$script $(ARGS) || status=1; done; exit $$status
 
 generated: $(VENV)/.dev  ## Write alerts/, dashboards/ and the rules of deploy/ again
 	@$(BIN)/mppobs generate examples/slo.yaml --out alerts

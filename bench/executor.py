@@ -13,12 +13,12 @@ is the most that all processes of a side have at a time, what they share counted
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
-from report import Figure, figure, report
+from report import Figure, options, report
 
 FILES = 8
 PEERS = {"pool": "ProcessPoolExecutor", "dask": "Dask", "dask-p2p": "Dask p2p", "ray": "Ray"}
@@ -116,39 +116,33 @@ def make_files(directory: Path, rows: int) -> tuple[list[str], list[int]]:
     return files, [int(groups.sum()), total]
 
 
-def measure(rounds: int, tasks: int, rows: int) -> list[Figure]:
-    """Return the figures."""
-    figures: list[Figure] = []
+def measure(rounds: int, tasks: int, rows: int) -> Iterator[Figure]:
+    """Yield the figures; what the peer needs is the target."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mppobs-bench-")))
         sides = {name: Side(name, stack) for name in ("ours", *PEERS)}
         for chunk in (1, 16):
             speeds = no_ops(sides, rounds, tasks, chunk)
-            figures += [
-                figure(
-                    f"no-op tasks, chunk {chunk}, by {PEERS[peer]}", speeds["ours"], "per s", speeds[peer],
-                    speeds[peer], at_least=True,
-                )
-                for peer in speeds if peer != "ours"
-            ]  # fmt: skip
+            ours = speeds.pop("ours")
+            for peer, speed in speeds.items():
+                name = f"no-op tasks, chunk {chunk}, by {PEERS[peer]}"
+                yield Figure(name, ours, "per s", speed, target=speed, must="at least")
         walls, memories = group_by(sides, rounds, *make_files(directory, rows))
         for peer in [peer for peer in walls if peer != "ours"]:
             for name, unit, found in (("time", "s", walls), ("memory", "MiB", memories)):
                 what = f"group-by of {rows:,} rows, {name}, by {PEERS[peer]}"
-                figures.append(figure(what, found["ours"], unit, found[peer], found[peer], at_least=False))
-    return figures
+                yield Figure(what, found["ours"], unit, found[peer], target=found[peer])
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="one JSON object per figure and line")
+def main() -> int:
+    """Measure and print; return 1 where a target is missed."""
+    parser = options(__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tasks", type=int, default=10_000, help="tasks per round")
     parser.add_argument("--rows", type=int, default=10_000_000, help="rows that are grouped")
-    arguments = parser.parse_args()
-    report(measure(arguments.rounds, arguments.tasks, arguments.rows), as_json=arguments.json)
+    given = parser.parse_args()
+    return report(measure(given.rounds, given.tasks, given.rows), as_json=given.json)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -9,8 +9,6 @@ Wall time, the median of some runs, one of each at a time.
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import subprocess
 import sys
@@ -18,6 +16,8 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+
+from report import Figure, options, report
 
 TARGET_SECONDS = 2.0
 OBJECTIVES = """
@@ -62,24 +62,17 @@ def measure(directory: Path, pipelines: int, rounds: int) -> tuple[float, float]
     return statistics.median(ours), statistics.median(peer)
 
 
-def main() -> None:
-    """Measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main() -> int:
+    """Measure and print; return 1 where the target is missed."""
+    parser = options(__doc__)
     parser.add_argument("--pipelines", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", action="store_true", help="print JSON lines")
-    options = parser.parse_args()
+    given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        ours, peer = measure(Path(name), options.pipelines, options.rounds)
-        files = len([path for path in (Path(name) / "out-0").rglob("*") if path.is_file()])
-    if options.json:
-        figure = {"figure": f"mppobs generate, {options.pipelines} pipelines", "value": ours, "unit": "s", "peer": peer}
-        print(json.dumps({**figure, "ratio": ours / peer, "target": TARGET_SECONDS, "met": ours <= TARGET_SECONDS}))
-    else:
-        print(f"{options.pipelines} pipelines, {4 * options.pipelines} SLOs, {files} files")
-        print(f"  mppobs generate       {ours:>8.2f} s   (target: {TARGET_SECONDS:g} s)")
-        print(f"  PyYAML, read and write{peer:>8.2f} s")
+        ours, peer = measure(Path(name), given.pipelines, given.rounds)
+    figure = Figure(f"mppobs generate, {given.pipelines} pipelines", ours, "s", peer, TARGET_SECONDS)
+    return report([figure], as_json=given.json)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -10,21 +10,20 @@ the process's CPU time, so that other processes of the machine do not count, and
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from prometheus_client import CollectorRegistry, Counter, Histogram
+from report import Figure, options, report
 
 import mppobs
 
@@ -121,7 +120,7 @@ class WithSpans:
 
     def close(self) -> None:
         """Stop the processor's thread."""
-        self._processor.shutdown()
+        self._processor.shutdown()  # type: ignore[no-untyped-call]
 
 
 def measure(work: Work, calls: int, drain: Callable[[], None] | None = None) -> float:
@@ -145,8 +144,8 @@ def import_milliseconds(statement: str) -> float:
     return statistics.median(float(run.stdout) for run in runs[1:])
 
 
-def figures(rounds: int) -> list[dict[str, object]]:
-    """Measure everything and return the figures."""
+def figures(rounds: int) -> Iterator[Figure]:
+    """Measure everything."""
     by_hand = ByHand()
     with_spans = WithSpans(by_hand)
     samples: dict[str, list[float]] = {"bare": [], "mppobs": [], "prometheus": [], "otel": []}
@@ -156,61 +155,35 @@ def figures(rounds: int) -> list[dict[str, object]]:
         samples["prometheus"].append(measure(by_hand, 10_000))
         samples["otel"].append(measure(with_spans, 2_000, with_spans.drain))
     with_spans.close()
-    # The first round warms up. Ratios are of the same round, then the median: rounds share the machine's mood.
+    bases = samples.pop("bare")[1:]  # the first round warms up
     costs = {
-        name: [max(v - b, 1.0) for v, b in zip(values[1:], samples["bare"][1:], strict=True)]
+        name: [max(value - base, 1.0) / 1000 for value, base in zip(values[1:], bases, strict=True)]
         for name, values in samples.items()
     }
-    cost = {name: statistics.median(values) for name, values in costs.items()}
-    of_prometheus = statistics.median(a / b for a, b in zip(costs["mppobs"], costs["prometheus"], strict=True))
-    of_otel = statistics.median(b / a for a, b in zip(costs["mppobs"], costs["otel"], strict=True))
-    imported = import_milliseconds("import mppobs")
-    used = import_milliseconds("import mppobs; mppobs.task; mppobs.current; mppobs.job")
-    attempt = cost["mppobs"] / 1000
-    return [
-        figure("attempt", attempt, "us", None, None, TARGET_US, attempt <= TARGET_US),
-        figure(
-            "attempt vs prometheus-client", attempt, "us", cost["prometheus"] / 1000, of_prometheus, TARGET_PROMETHEUS,
-            of_prometheus <= TARGET_PROMETHEUS,
-        ),
-        figure(
-            "attempt vs that with OpenTelemetry", attempt, "us", cost["otel"] / 1000, of_otel, TARGET_OTEL,
-            of_otel >= TARGET_OTEL,
-        ),
-        figure("import mppobs", imported, "ms", None, None, TARGET_IMPORT_MS, imported <= TARGET_IMPORT_MS),
-        figure("import and first use of the names", used, "ms", None, None, TARGET_IMPORT_MS, used <= TARGET_IMPORT_MS),
-    ]  # fmt: skip
+    attempt = statistics.median(costs["mppobs"])
+    yield Figure("attempt", attempt, "us", target=TARGET_US)
+    for peer, what, target in (
+        ("prometheus", "prometheus-client", TARGET_PROMETHEUS), ("otel", "that with OpenTelemetry", 1 / TARGET_OTEL),
+    ):  # fmt: skip
+        # Ratios are of the same round, then the median: rounds share the machine's mood.
+        ratio = statistics.median(a / b for a, b in zip(costs["mppobs"], costs[peer], strict=True))
+        yield Figure(f"attempt vs {what}", attempt, "us", attempt / ratio, target, of_ratio=True)
+    used = "import mppobs; mppobs.task; mppobs.current; mppobs.job"
+    for name, code in (("import mppobs", "import mppobs"), ("import and first use of the names", used)):
+        yield Figure(name, import_milliseconds(code), "ms", target=TARGET_IMPORT_MS)
 
 
-def figure(
-    name: str, value: float, unit: str, peer: float | None, ratio: float | None, target: float, met: bool
-) -> dict[str, object]:
-    """Return one figure in the form that every benchmark prints."""
-    rounded = [None if number is None else round(number, 3) for number in (value, peer, ratio)]
-    keys = ("figure", "value", "unit", "peer", "ratio", "target", "met")
-    return dict(zip(keys, (name, rounded[0], unit, rounded[1], rounded[2], target, met), strict=True))
-
-
-def main() -> None:
-    """Print the figures as a table, or as JSON, one per line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="one JSON object per figure and line")
+def main() -> int:
+    """Measure and print; return 1 where a target is missed."""
+    parser = options(__doc__)
     parser.add_argument("--rounds", type=int, default=9)
-    arguments = parser.parse_args()
+    given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="mppobs-bench-") as directory:
         mppobs.configure(directory=directory, sample_seconds=0, budget_bytes=1 << 30)
-        results = figures(arguments.rounds)
+        status = report(figures(given.rounds), as_json=given.json)
         mppobs.configure(enabled=False)
-    for result in results:
-        print(json.dumps(result) if arguments.json else row(result))
-
-
-def row(result: dict[str, object]) -> str:
-    """Return a figure as a line of the table."""
-    unit, met = result["unit"], "met" if result["met"] else "MISSED"
-    peer = "" if result["peer"] is None else f"peer {result['peer']} {unit}, ratio {result['ratio']}"
-    return f"{result['figure']:<36} {result['value']:>8} {unit}  {peer:<32} target {result['target']:>5}  {met}"
+    return status
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

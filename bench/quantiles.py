@@ -7,19 +7,18 @@ asked. The peer is a `prometheus_client` histogram of twelve exponential buckets
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import statistics
 import sys
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Histogram
+from report import Figure, options, report
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -113,53 +112,27 @@ def costs(rounds: int) -> dict[int, tuple[float, float]]:
     return found
 
 
-def figure(name: str, value: float, unit: str, peer: float | None, target: float | None) -> dict[str, object]:
-    """Return one figure in the form that all benchmarks share."""
-    return {
-        "figure": name,
-        "value": value,
-        "unit": unit,
-        "peer": peer,
-        "ratio": value / peer if peer else None,
-        "target": target,
-        "met": None if target is None else value <= target,
-    }
-
-
-def measure(count: int, rounds: int) -> list[dict[str, object]]:
-    """Return all figures."""
-    figures = []
+def measure(count: int, rounds: int) -> Iterator[Figure]:
+    """Yield all figures."""
     for shape in ("lognormal", "bimodal", "pareto"):
         tried = [errors(shapes(count, seed)[shape]) for seed in range(3)]
         for place, q in enumerate(QUANTILES):
             mine = max(rows[place][1] for rows in tried)
             peer = max(rows[place][2] for rows in tried)
-            figures.append(figure(f"error of p{q * 100:g}, {shape}", mine, "ratio", peer, MOST_ERROR))
+            yield Figure(f"error of p{q * 100:g}, {shape}", mine, "ratio", peer, MOST_ERROR)
     for size, (mine, peer) in costs(rounds).items():
-        figures.append(figure(f"cost of a value, {size:,} at a time", mine, "ns", peer, MOST_NS[size]))
+        yield Figure(f"cost of a value, {size:,} at a time", mine, "ns", peer, MOST_NS[size])
     sketch = sketched(shapes(count, 0)["lognormal"])
-    figures.append(figure("bytes of a sketch, two slices", float(len(sketch.to_bytes())), "bytes", None, None))
-    return figures
+    yield Figure("bytes of a sketch, two slices", len(sketch.to_bytes()), "bytes")
 
 
 def main() -> int:
-    """Print the figures; return 1 where a target is missed."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="one JSON object per figure")
+    """Measure and print; return 1 where a target is missed."""
+    parser = options(__doc__)
     parser.add_argument("--values", type=int, default=200_000, help="durations per distribution")
     parser.add_argument("--rounds", type=int, default=15, help="rounds of the cost measurement")
-    arguments = parser.parse_args()
-    figures = measure(arguments.values, arguments.rounds)
-    for row in figures:
-        if arguments.json:
-            print(json.dumps(row))
-            continue
-        show = "{:.2%}" if row["unit"] == "ratio" else "{:,.1f}"
-        peer = "" if row["peer"] is None else show.format(row["peer"])
-        target = "" if row["target"] is None else "≤ " + show.format(row["target"])
-        missed = "" if row["met"] in (True, None) else "  MISSED"
-        print(f"{row['figure']:<36} {show.format(row['value']):>10} {peer:>10} {target:>10}{missed}")
-    return 0 if all(row["met"] in (True, None) for row in figures) else 1
+    given = parser.parse_args()
+    return report(measure(given.values, given.rounds), as_json=given.json)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,13 @@ rules. An evaluation that a busy machine left out is not counted as cheap: what 
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import shutil
 import socket
 import statistics
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -30,6 +30,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import yaml
+from report import Figure, options, report
 
 from mppobs.render.files import Format, Plain, dump, rule_files
 from mppobs.render.rules import INTERVAL as RULE_INTERVAL
@@ -45,6 +46,7 @@ INSTANCE = 'instance="a",job="slos"'
 PATIENCE = 180
 """Seconds for rules to find all that they need."""
 TARGET = 20.0
+"""How many times as much as ours the peer's rules cost."""
 PEER_ALERTS = (
     ("Page", (("5m", "1h", 14.4), ("30m", "6h", 6))),
     ("Ticket", (("2h", "1d", 3), ("6h", "3d", 1))),
@@ -59,14 +61,13 @@ class Estate:
     slos: int
     begin: int
 
-    def counters(self, now: float) -> Iterator[tuple[str, str, int]]:
-        """Yield name, SLO and value of every counter at a time."""
+    def counters(self) -> Iterator[tuple[str, str, float]]:
+        """Yield name, SLO and growth per scrape of every counter, those of a name together."""
         chance = random.Random(5)
         growth = [chance.randrange(1, 30) for _ in range(self.slos)]
-        step = (now - self.begin) / SCRAPE
-        for name, scale in (("mpp_slo_events", 1.0), ("mpp_slo_bad_events", 0.0005)):
+        for name, scale in (("mpp_slo_bad_events", 0.0005), ("mpp_slo_events", 1.0)):
             for slo in range(self.slos):
-                yield name, f"team/s{slo}", int(step * growth[slo] * scale)
+                yield name, f"team/s{slo}", growth[slo] * scale
 
     def exposed(self, now: float) -> Iterator[str]:
         """Yield what an aggregator shows at a time."""
@@ -74,26 +75,25 @@ class Estate:
             "mpp_slo_objective_ratio": 0.999, "mpp_slo_start_timestamp_seconds": self.begin - 40 * DAY,
             "mpp_slo_period_seconds": 30 * DAY, "mpp_slo_latched": 0, "mpp_slo_provisional_bad_events": 0,
         }  # fmt: skip
-        for name, slo, value in self.counters(now):
-            yield f'{name}_total{{slo="{slo}"}} {value}\n'
+        for name, slo, growth in self.counters():
+            yield f'{name}_total{{slo="{slo}"}} {int((now - self.begin) / SCRAPE * growth)}\n'
         for slo in (f"team/s{number}" for number in range(self.slos)):
             yield from (f'{metric}{{slo="{slo}"}} {value}\n' for metric, value in constant.items())
             who = f'slo="{slo}",owner="o",tier="critical",pipeline="p",tenant="t",kind="job-success"'
             yield f"mpp_slo_info{{{who}}} 1\n"
 
     def history(self, end: int) -> Iterator[str]:
-        """Yield three days of every counter, as scraped and as collapsed, in OpenMetrics."""
-        by_series: dict[str, list[str]] = {}
-        for now in range(self.begin, end, SCRAPE):
-            for name, slo, value in self.counters(now):
-                for key in (f'{name}_total{{slo="{slo}",{INSTANCE}}}', f'slo:{name}:max{{slo="{slo}"}}'):
-                    by_series.setdefault(key, []).append(f"{key} {value} {now}\n")
+        """Yield three days of every counter, as scraped and as collapsed, in OpenMetrics, one series after another."""
         family = ""
-        for key in sorted(by_series):
-            if (name := key.partition("{")[0]) != family:
-                family = name
-                yield f"# TYPE {name} unknown\n"
-            yield from by_series.pop(key)
+        for record, labels in (("{name}_total", f",{INSTANCE}"), ("slo:{name}:max", "")):
+            for counter, slo, growth in self.counters():
+                name = record.format(name=counter)
+                if name != family:
+                    family = name
+                    yield f"# TYPE {name} unknown\n"
+                key = f'{name}{{slo="{slo}"{labels}}}'
+                for step, now in enumerate(range(self.begin, end, SCRAPE)):
+                    yield f"{key} {int(step * growth)} {now}\n"
         yield "# EOF\n"
 
 
@@ -284,28 +284,24 @@ def measure(root: Path, slos: int, rounds: int) -> tuple[float, float, int, int]
     return statistics.median(found["ours"]), statistics.median(found["peer"]), ours.count, peer.count
 
 
-def main() -> None:
-    """Measure both, print the ratio."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main() -> int:
+    """Measure and print; return 1 where the target is missed."""
+    parser = options(__doc__)
     parser.add_argument("--slos", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3, help="how often each side is watched")
-    parser.add_argument("--json", action="store_true", help="print JSON lines")
-    options = parser.parse_args()
+    given = parser.parse_args()
     missing = [name for name in ("prometheus", "promtool") if shutil.which(name) is None]
     if missing:
         raise SystemExit(f"{missing[0]} is not installed: apt-get install prometheus")
     with tempfile.TemporaryDirectory() as name:
-        ours, peer, our_rules, peer_rules = measure(Path(name), options.slos, options.rounds)
-    ratio = peer / ours
-    if options.json:
-        print(json.dumps({"figure": f"rule evaluation, {options.slos} SLOs", "value": ours, "unit": "CPU s/min",
-                          "peer": peer, "ratio": ratio, "target": TARGET, "met": ratio >= TARGET}))  # fmt: skip
-    else:
-        print(f"{options.slos} SLOs     rules   CPU per minute")
-        print(f"  ours     {our_rules:>7}   {ours * 1e3:>10.1f} ms")
-        print(f"  per SLO  {peer_rules:>7}   {peer * 1e3:>10.1f} ms")
-        print(f"  {ratio:.1f} × cheaper (target: {TARGET:g} ×)")
+        ours, peer, our_rules, peer_rules = measure(Path(name), given.slos, given.rounds)
+    slos = f"{given.slos} SLOs"
+    found = (
+        Figure(f"rules, {slos}", our_rules, "rules", peer_rules),
+        Figure(f"rule evaluation, {slos}", ours, "CPU s/min", peer, 1 / TARGET, of_ratio=True),
+    )
+    return report(found, as_json=given.json)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -7,11 +7,9 @@ CPU time; the cyclic garbage collector is off, since nothing here makes cycles w
 
 from __future__ import annotations
 
-import argparse
 import gc
 import hashlib
 import heapq
-import json
 import multiprocessing
 import random
 import resource
@@ -20,9 +18,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from report import Figure, options, report
 
 from mppobs.executor.events import (
     AttemptEnded,
@@ -45,18 +45,6 @@ SHARDS: Final = 1_000_000
 WORKERS: Final = 10_000
 _LANES: Final = 8
 _ROW: Final = struct.Struct("<QQIIHBx4x")
-
-
-class Figure(NamedTuple):
-    """One line of the result."""
-
-    figure: str
-    value: float
-    unit: str
-    peer: float | None = None
-    ratio: float | None = None
-    target: float | None = None
-    met: bool | None = None
 
 
 class Rows(Observer):
@@ -156,37 +144,27 @@ def figures(shards: int, workers: int) -> Iterator[Figure]:
     """Yield what was measured."""
     name = f"{shards:,} shards over {workers:,} workers"
     first = apart(million, shards, workers)
-    scale = shards / SHARDS
-    yield Figure(name, first["seconds"], "s", target=60 * scale, met=first["seconds"] <= 60 * scale)
-    yield Figure(f"{name}, peak memory", first["peak"] / 2**30, "GiB", target=4, met=first["peak"] <= 4 * 2**30)
+    yield Figure(name, first["seconds"], "s", target=60 * shards / SHARDS)
+    yield Figure(f"{name}, peak memory", first["peak"] / 2**30, "GiB", target=4)
     yield Figure(f"{name}, events a second", first["events"] / first["seconds"], "1/s")
     yield Figure(f"{name}, simulated over real time", first["simulated"] / first["seconds"], "ratio")
     small = max(shards // 10, 1000), max(workers // 10, _LANES)
     same = apart(million, *small)["digest"] == apart(million, *small)["digest"]
-    yield Figure(f"{small[0]:,} shards twice, same bytes", float(same), "", target=1, met=same)
+    yield Figure(f"{small[0]:,} shards twice, same bytes", int(same), "", target=1, must="exactly")
     alone = apart(scheduler_alone, *small)
     rate = alone["decisions"] / alone["seconds"]
-    yield Figure("scheduler alone, decisions a second", rate, "1/s", target=50_000, met=rate >= 50_000)
+    yield Figure("scheduler alone, decisions a second", rate, "1/s", target=50_000, must="at least")
     day = apart(estate_day, 50)
-    yield Figure("estate of 50 pipelines, a day", day["seconds"], "s", target=4, met=day["seconds"] <= 4)
+    yield Figure("estate of 50 pipelines, a day", day["seconds"], "s", target=4)
 
 
 def main() -> int:
-    """Print the figures; exit with 1 where a target is missed."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="one JSON object per figure")
+    """Measure and print; return 1 where a target is missed."""
+    parser = options(__doc__)
     parser.add_argument("--shards", type=int, default=SHARDS)
     parser.add_argument("--workers", type=int, default=WORKERS)
-    options = parser.parse_args()
-    met = True
-    for each in figures(options.shards, options.workers):
-        met = met and each.met is not False
-        if options.json:
-            print(json.dumps(each._asdict()), flush=True)
-        else:
-            target = "" if each.target is None else f"target {each.target:,.4g}  {'met' if each.met else 'MISSED'}"
-            print(f"{each.figure:<60} {each.value:>14,.4g} {each.unit:<6} {target}", flush=True)
-    return 0 if met else 1
+    given = parser.parse_args()
+    return report(figures(given.shards, given.workers), as_json=given.json)
 
 
 if __name__ == "__main__":
