@@ -46,7 +46,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "diagnose": set(),
     "slo": {"numpy", "promql_parser", "yaml"},
     "render": {"PIL", "grafanalib", "jinja2", "jsonschema", "matplotlib", "numpy", "promql_parser", "yaml"},
-    "executor": {"distributed", "fsspec", "numpy", "pyarrow", "ray"},
+    "executor": {"distributed", "fsspec", "isal", "numpy", "pyarrow", "ray"},
     "workloads": {"pyarrow", "duckdb", "numpy", "PIL"},
 }
 """The installed packages that a part may import at all, also inside a function."""
