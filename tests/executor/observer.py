@@ -113,15 +113,18 @@ class Book:
         decided = position in self.committed or position in self.failed
         return not (decided or position in self.replaced or position in self.void)
 
-    def blame(self, position: Position, blame: Blame) -> None:
-        """Count a bad end of an attempt at a shard that is not decided; limits hold for all lives together."""
+    def blame(self, position: Position, blame: Blame, spare: int) -> None:
+        """
+        Count a bad end of an attempt at a shard that is not decided; limits hold for all lives together.
+
+        The attempt that reaches a limit may have a copy, which goes on: it is the `spare` one.
+        """
         had = self.setbacks.setdefault(position, Counter())
         had[blame] += 1
         limits = self.submitted.stages[position[0]].limits
-        # The attempt that reaches the limit may have a copy, which is not stopped.
-        assert had[Blame.SHARD] <= limits.attempts + 1, "no shard has more tries than its limit, whoever coordinates"
-        assert had[Blame.WORKER] <= limits.losses + 2, "nor takes more workers with it"
-        assert had[Blame.EVICTION] <= limits.preemptions + 2
+        assert had[Blame.SHARD] <= limits.attempts + spare, "no shard has more tries than its limit, in all lives"
+        assert had[Blame.WORKER] <= limits.losses + 1 + spare, "nor takes more workers with it"
+        assert had[Blame.EVICTION] <= limits.preemptions + 1 + spare
 
     def shards(self, stage: int) -> int:
         """Return how many positions a stage has."""

@@ -232,7 +232,7 @@ class World:
             return
         blame = book.blamed[attempt[1:3]] = blame_for(told or outcome, reason)
         if told in (None, AttemptOutcome.TIMEOUT) and book.is_open(attempt[1:3]):
-            book.blame(attempt[1:3], blame)
+            book.blame(attempt[1:3], blame, spare=int(seen.policy.speculation is not None))
         if book.blamed[attempt[1:3]] is Blame.EVICTION:
             seen.evicted.add(attempt[:3])
         if reason is Reason.OOM_KILLED and told is None:
