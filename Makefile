@@ -37,7 +37,7 @@ format: $(VENV)/.dev  ## Format the code
 
 bench: $(VENV)/.dev  ## Run every benchmark, each beside its peer (ARGS="--json")
 	@status=0; for script in $$(grep -l '^from report' bench/*.py); do \
-		echo "== $$script"; $(BIN)/python $$script $(ARGS) || status=1; done; exit $$status
+		echo "== $$script" >&2; $(BIN)/python $$script $(ARGS) || status=1; done; exit $$status
 
 generated: $(VENV)/.dev  ## Write alerts/, dashboards/ and the rules of deploy/ again
 	@$(BIN)/mppobs generate examples/slo.yaml --out alerts

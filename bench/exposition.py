@@ -60,9 +60,9 @@ def measure(rounds: int) -> Iterator[Figure]:
     took: dict[str, list[float]] = {name: [] for name in ("text", "text peer", "openmetrics", "openmetrics peer")}
     for _ in range(rounds):
         took["text"].append(milliseconds(lambda: renderer.render(view, NOW, openmetrics=False)))
-        took["text peer"].append(milliseconds(lambda: generate_latest(registry)))  # type: ignore[no-untyped-call]
+        took["text peer"].append(milliseconds(lambda: generate_latest(registry)))
         took["openmetrics"].append(milliseconds(lambda: renderer.render(view, NOW, openmetrics=True)))
-        took["openmetrics peer"].append(milliseconds(lambda: generate_openmetrics(registry)))
+        took["openmetrics peer"].append(milliseconds(lambda: generate_openmetrics(registry)))  # type: ignore[no-untyped-call]
     medians = {name: statistics.median(values) for name, values in took.items()}
     per_sample = {name: took * 1e3 / _samples(text) for name, took in medians.items()}
     what = f"/metrics of {PIPELINES} pipelines"

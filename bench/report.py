@@ -69,10 +69,10 @@ def _row(name: str, value: str, unit: str, peer: str, ratio: str, target: str, m
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """Return a number for people: whole from a thousand on, below with so many significant digits."""
+    """Return a number for people: whole from a thousand on (rounded), below with so many significant digits."""
     if value is None:
         return ""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
+    return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:.{digits}g}"
 
 
 def options(description: str | None) -> argparse.ArgumentParser:
