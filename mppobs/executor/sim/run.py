@@ -211,7 +211,7 @@ class Simulation:
         """Have a standby go on from the decisions that were recorded and the outputs that are in place."""
         now = self.world.now_ns
         if self._scheduler is not None:
-            self.kill()  # it had taken over before this one, from one that died twice
+            self.kill()  # two died at about the same time, and another standby was here first
         self._scheduler = Scheduler(random.Random(self._seed), self._policy)
         self._observer.control("takeover", now)
         for name, worker in self.world.workers.items():

@@ -108,6 +108,14 @@ def test_a_standby_goes_on_without_what_was_given_up() -> None:
             assert sum(any(had) for had in simulation.jobs[0].stages[0].setbacks.values()) > 5
 
 
+def test_a_coordinator_may_be_replaced_that_lives() -> None:
+    """Where two die at about the same time, the second standby takes the jobs over from the first."""
+    _, book = run(job(), faults=("coordinator:at=15,for=10", "coordinator:at=20,for=20"))
+
+    assert book.story[:5] == ["killed", "killed", "takeover", "killed", "takeover"]
+    assert len(book.decided_as) == 40
+
+
 def test_nothing_is_begun_while_nobody_decides() -> None:
     """Between the death of the coordinator and the takeover no attempt is given out."""
     _, book = run(job(), faults=("coordinator:at=25,for=10",))
