@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+import typer
+
 
 @contextmanager
 def terminate_as_interrupt() -> Iterator[None]:
@@ -20,3 +22,14 @@ def terminate_as_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[None]:
+    """End the command with status 130 where Ctrl-C or SIGTERM ended the block, once that has cleaned up."""
+    try:
+        with terminate_as_interrupt():
+            yield
+    except KeyboardInterrupt:
+        typer.echo("stopped", err=True)
+        raise typer.Exit(130) from None

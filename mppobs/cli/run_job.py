@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,9 +22,10 @@ from mppobs.diagnose.fabric import Advice, Rates, advise
 from mppobs.errors import ConfigError
 from mppobs.executor import Executor
 from mppobs.executor.backends.make import BackendSpec, Made, make_backend
-from mppobs.executor.faults import Layer, arm, of_layer
+from mppobs.executor.faults import Fault, FaultKind, Layer, arm, of_layer
 from mppobs.executor.handle import JobHandle
-from mppobs.executor.result import JobResult
+from mppobs.executor.plan import Plan
+from mppobs.executor.result import JobResult, ShardFailure
 from mppobs.model import JobOutcome
 from mppobs.units import human_bytes, human_seconds
 from mppobs.workloads.base import WrongAnswerError
@@ -50,6 +52,16 @@ class RunOptions:
     quiet: bool
     """Whether nothing is said but the JSON at the end."""
 
+    def __post_init__(self) -> None:
+        if self.standby and self.directory is None:
+            raise ConfigError("--standby needs the --directory of the run that it stands by for")
+        if self.journal is not None:
+            # Recording never harms the work, so a worker would warn and go on; who asks for it here is to have it.
+            try:
+                self.journal.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise ConfigError(f"--journal {self.journal} cannot be recorded to: {error.strerror}") from error
+
 
 @dataclass(slots=True)
 class Told:
@@ -73,6 +85,11 @@ class Told:
         """Return whether the job succeeded and its answer is right, or was nobody's to finish."""
         return self.result is None or (self.result.outcome is JobOutcome.SUCCESS and not self.difference)
 
+    @property
+    def not_begun(self) -> list[Fault]:
+        """Return the faults that were to begin after the job had ended."""
+        return [fault for fault in self.options.spec.faults if self.result is not None and fault.at > self.result.wall]
+
     def as_json(self) -> dict[str, Any]:
         """Return what `--json` prints."""
         options, result = self.options, self.result
@@ -82,6 +99,7 @@ class Told:
             "workers": options.spec.workers,
             "scale": options.scale,
             "faults": [dataclasses.asdict(fault) for fault in options.spec.faults],
+            "faults_not_begun": [str(fault.kind) for fault in self.not_begun],
             "ok": self.ok,
             "difference": self.difference,
             "told": self.lines,
@@ -128,6 +146,7 @@ def _run_job(options: RunOptions, scratch: Path, board: Board, told: Told) -> No
     board.wait(f"making the data of {chosen.name} at scale {options.scale:g}")
     chosen.prepare(options.data, options.scale)
     plan = chosen.plan(options.data, options.scale, options.shards)
+    _require_targets(plan, spec.faults)
     for fault in spec.faults:
         board.say(f"fault     {fault.kind} at {fault.at:g} s: {fault.about.looks}")
     board.wait(f"starting {spec.workers} workers on {spec.kind}")
@@ -143,8 +162,16 @@ def _run_job(options: RunOptions, scratch: Path, board: Board, told: Told) -> No
         others = [executor.submit(plan) for _ in range(_more_jobs(spec))]
         told.result = _follow(handle, f"{chosen.name} on {spec.kind}", board)
         told.others = [other.result() for other in others]
-    board.wait("checking the answer")
-    _check(options, told)
+    _check(options, board, told)
+
+
+def _require_targets(plan: Plan, faults: Sequence[Fault]) -> None:
+    """Raise `ConfigError` for a fault that is aimed at nothing that the job has. Machines have no names yet."""
+    for fault in faults:
+        if fault.about.layer is Layer.TASK and fault.kind is not FaultKind.SLOW_NODE:
+            fault.require_target([stage.name for stage in plan.stages], "the job")
+        elif fault.about.layer in (Layer.LOAD, Layer.CONTROL):
+            fault.require_target([], "the job")
 
 
 def _executor(options: RunOptions, made: Made, scratch: Path) -> Executor:
@@ -177,11 +204,12 @@ def _more_jobs(spec: BackendSpec) -> int:
     return sum(round(fault.severity) - 1 for fault in of_layer(spec.faults, Layer.LOAD))
 
 
-def _check(options: RunOptions, told: Told) -> None:
+def _check(options: RunOptions, board: Board, told: Told) -> None:
     """Compare the answer with the right one, where there is an answer."""
     result, chosen = told.result, options.workload
     if result is None or result.outcome is not JobOutcome.SUCCESS:
         return
+    board.wait("checking the answer")
     try:
         chosen.check(options.data, options.scale, result.answer)
     except WrongAnswerError as error:
@@ -204,17 +232,7 @@ def _report(console: Console, told: Told) -> None:
         f"{human_bytes(shuffled)} shuffled  {retries} retries  {_attempts(result)}",
         soft_wrap=True,
     )
-    for takeover in result.takeovers:
-        late = human_seconds((takeover.taken_ns - takeover.last_beat_ns) / 1e9)
-        console.print(
-            f"takeover  {takeover.holder} took it from {takeover.lost} {late} after its last beat, "
-            f"with {takeover.committed} shards committed",
-            soft_wrap=True,
-        )
-    for failure in result.failures[:3]:
-        where = f"{failure.stage}/{failure.shard}"
-        why = ": ".join(filter(None, (str(failure.reason), failure.error_type, failure.message)))
-        console.print(f"failed    {where} after {failure.attempts} attempts: {why}", soft_wrap=True)
+    _report_troubles(console, result, told.not_begun)
     if result.outcome is JobOutcome.SUCCESS:
         console.print(f"answer    {'WRONG: ' + told.difference if told.difference else 'right'}", soft_wrap=True)
     for line in told.lines:
@@ -225,6 +243,28 @@ def _report(console: Console, told: Told) -> None:
     if told.advice:
         console.print()
         console.print(advice_table(told.advice))
+
+
+def _report_troubles(console: Console, result: JobResult, not_begun: Sequence[Fault]) -> None:
+    """Say who took the job over, which shards were given up, and which faults came to nothing."""
+    for takeover in result.takeovers:
+        late = human_seconds((takeover.taken_ns - takeover.last_beat_ns) / 1e9)
+        console.print(
+            f"takeover  {takeover.holder} took it from {takeover.lost} {late} after its last beat, "
+            f"with {takeover.committed} shards committed",
+            soft_wrap=True,
+        )
+    for failure in result.failures[:3]:
+        console.print(f"failed    {_failure(failure)}", soft_wrap=True)
+    for fault in not_begun:
+        console.print(f"fault     {fault.kind} did not begin: the job had ended before {human_seconds(fault.at)}")
+
+
+def _failure(failure: ShardFailure) -> str:
+    """Return which shard was given up, after what, and why."""
+    tries = "1 attempt" if failure.attempts == 1 else f"{failure.attempts} attempts"
+    why = ": ".join(filter(None, (str(failure.reason), failure.error_type, failure.message)))
+    return f"{failure.stage}/{failure.shard} after {tries}: {why}"
 
 
 def _attempts(result: JobResult) -> str:

@@ -13,6 +13,7 @@ Fault(kind=<FaultKind.SKEW: 'skew'>, at=5.0, lasts=30.0, severity=8.0, target='j
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -155,6 +156,11 @@ KINDS: Final[dict[FaultKind, About]] = {
 
 _KEYS: Final = ("at", "for", "severity", "target")
 _NEVER: Final = 1 << 62
+_CENTURY: Final = 3.2e9
+_MAX_FACTOR: Final = 1e6
+"""A second becomes twelve days."""
+_MAX_JOBS: Final = 1000.0
+"""Times as many jobs as planned: more are not a load but a full memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,12 +181,18 @@ class Fault:
     """
 
     def __post_init__(self) -> None:
-        if min(self.at, self.lasts, self.severity) < 0:
-            raise ConfigError(f"fault {self.kind}: at, for and severity must not be negative")
+        numbers = (self.at, self.lasts, self.severity)
+        if min(numbers) < 0 or not all(map(math.isfinite, numbers)):
+            raise ConfigError(f"fault {self.kind}: at, for and severity must be finite and must not be negative")
+        if max(self.at, self.lasts) > _CENTURY:
+            raise ConfigError(f"fault {self.kind}: at and for are seconds, a century at most")
         if self.severity == 0:
             object.__setattr__(self, "severity", self.about.severity)
         if self.is_share and self.severity > 1:
             raise ConfigError(f"fault {self.kind}: severity is a share, 1 at most, not {self.severity:g}")
+        most = _MAX_JOBS if self.kind is FaultKind.RUNAWAY else _MAX_FACTOR
+        if self.about.means.startswith("times") and not 1 <= self.severity <= most:
+            raise ConfigError(f"fault {self.kind}: severity is a factor, 1 to {most:,.0f}, not {self.severity:g}")
 
     @property
     def about(self) -> About:
@@ -191,6 +203,21 @@ class Fault:
     def is_share(self) -> bool:
         """Return whether the severity is a share in [0, 1], and not a factor."""
         return self.about.means.startswith("share")
+
+    def require_target(self, known: Iterable[str], where: str) -> None:
+        """
+        Raise `ConfigError` where the target is none of what is known: such a fault would hit nobody, and say nothing.
+
+        What follows a `/` is not looked at: a stage has its shards only when it runs.
+
+        >>> Fault(FaultKind.SKEW, target="jion/3").require_target(["scan", "join"], "the job")
+        Traceback (most recent call last):
+        mppobs.errors.ConfigError: fault skew: the job has no target 'jion': did you mean 'join'?
+        """
+        names, aim = list(known), self.target.partition("/")[0]
+        if self.target and aim not in names:
+            hint = nearest(aim, names) if names else "leave it out"
+            raise ConfigError(f"fault {self.kind}: {where} has no target {aim!r}: {hint}")
 
     def hits(self, *what: object, share: float | None = None) -> bool:
         """
@@ -257,12 +284,7 @@ def parse_fault(text: str) -> Fault:
     kind, _, rest = text.strip().partition(":")
     if kind not in KINDS:
         raise ConfigError(f"fault {text!r}: no kind {kind!r}: {nearest(kind, map(str, KINDS))}")
-    values: dict[str, str] = {}
-    for part in filter(None, rest.split(",")):
-        key, equals, value = part.partition("=")
-        if key.strip() not in _KEYS or not equals:
-            raise ConfigError(f"fault {text!r}: no key {key.strip()!r}: {nearest(key.strip(), _KEYS)}")
-        values[key.strip()] = value.strip()
+    values = _values(text, kind, rest)
     return Fault(
         FaultKind(kind),
         _seconds(text, values.get("at", "0")),
@@ -275,6 +297,23 @@ def parse_fault(text: str) -> Fault:
 def parse_faults(texts: Sequence[str]) -> tuple[Fault, ...]:
     """Return the faults of some texts. Raises `ConfigError` as `parse_fault` does."""
     return tuple(parse_fault(text) for text in texts)
+
+
+def _values(text: str, kind: str, rest: str) -> dict[str, str]:
+    """Return what is written behind the kind of a fault, by key."""
+    values: dict[str, str] = {}
+    for part in filter(None, rest.split(",")):
+        key, _, value = (each.strip() for each in part.partition("="))
+        if key not in _KEYS:
+            raise ConfigError(f"fault {text!r}: no key {key!r}: {nearest(key, _KEYS)}")
+        if not value or key in values:
+            what = "is there twice" if value else f"has no value: write {key}=VALUE"
+            raise ConfigError(f"fault {text!r}: {key} {what}")
+        values[key] = value
+    if "severity" in values and not _number(text, values["severity"]):
+        usual = f"{KINDS[FaultKind(kind)].severity:g}"
+        raise ConfigError(f"fault {text!r}: without severity there is no fault: leave it out for the usual {usual}")
+    return values
 
 
 def _seconds(text: str, value: str) -> float:

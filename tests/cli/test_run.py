@@ -69,6 +69,38 @@ def test_a_run_is_told_to_programs(capsys: pytest.CaptureFixture[str], data: Pat
         assert found["attempts"]["success"] == sum(stage["done"] for stage in found["stages"])
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--fault", "skew:target=mpa"), "fault skew: the job has no target 'mpa': did you mean 'map'?"),
+        (("--fault", "runaway:target=risk"), "fault runaway: the job has no target 'risk': leave it out"),
+        (("--directory", "/dev/null"), "no room for exchanged data in /dev/null"),
+    ],
+)
+def test_what_the_job_does_not_have_is_refused(
+    capsys: pytest.CaptureFixture[str], data: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    """A fault that would hit nobody and a directory that is none are told before anything runs."""
+    status, _, errors = told(capsys, *SMALL, "--data", data, *arguments)
+    assert (status, message in errors, errors.count("\n")) == (2, True, 1)
+
+
+def test_data_that_has_no_room_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """The message names the directory in which data was to be made, and what the system said."""
+    file = tmp_path / "file"
+    file.touch()
+    for workload in ("tpch-q1", "reindex"):
+        status, _, errors = told(capsys, workload, "--scale", "0.01", "--data", file / "below")
+        assert (status, f"mppobs: {file}/below cannot hold the data: Not a directory\n") == (2, errors)
+
+
+def test_a_fault_that_does_not_begin_is_told(capsys: pytest.CaptureFixture[str], data: Path) -> None:
+    """Who asks for a fault after the end of the job is not left to think that it was survived."""
+    status, words, _ = told(capsys, *SMALL, "--data", data, "--fault", "retry-storm:at=1h")
+    assert status == 0
+    assert "fault     retry-storm did not begin: the job had ended before 1 h" in words
+
+
 def test_a_sidecar_beside_it_judges_the_job(capsys: pytest.CaptureFixture[str], data: Path) -> None:
     """With `--sidecar` the indicators of the pipeline are told as well."""
     status, text, _ = told(capsys, *SMALL, "--data", data, "--sidecar", "--json")
@@ -107,6 +139,10 @@ def test_a_wrong_answer_is_a_failure(
         (("tpch-q1", "--set", "steps"), "--set 'steps': write NAME=VALUE"),
         (("tpch-q1", "--fault", "node-los"), "no kind 'node-los': did you mean 'node-loss'?"),
         (("tpch-q1", "--standby"), "--standby needs the --directory"),
+        (("tpch-q1", "--workers", "100000"), "the local backend has 512 workers, nodes and spares at most"),
+        (("tpch-q1", "--memory", "1"), "an attempt needs 16 MiB of memory at least"),
+        (("tpch-q1", "--backend", "sim", "--fault", "coordinator"), "the sim backend has no coordinator"),
+        (("tpch-q1", "--journal", "/dev/null"), "--journal /dev/null cannot be recorded to: File exists"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -78,7 +82,13 @@ def test_a_cluster_that_follows_the_work_costs_less(capsys: pytest.CaptureFixtur
         (["--workers", "many"], "write whole numbers"),
         (["--workers", "0"], "a cluster needs workers"),
         (["--workers", "8,16", "--out", "x"], "one size of the cluster"),
-        (["--faults", "/nowhere/faults"], "cannot be read"),
+        (["--workers", "8,1000000000000"], "100,000 at most"),
+        (["--faults", "/nowhere/faults"], "--faults /nowhere/faults cannot be read: No such file or directory"),
+        (["--faults", "/bin/sh"], "--faults /bin/sh cannot be read: it is no text, from byte"),
+        (["--fault", "runaway:target=meda"], "the estate has no target 'meda': did you mean 'media'?"),
+        (["--fault", "skew:target=jion"], "the estate has no target 'jion': did you mean 'join'?"),
+        (["--scenario", "runaway", "--out", "x", "--spot", "0.5"], "leave out --spot, --out"),
+        (["--out", "/dev/null"], "/dev/null/journals cannot hold a journal"),
     ],
 )
 def test_what_has_no_meaning_is_refused(arguments: list[str], hint: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -94,6 +104,37 @@ def test_a_faulty_line_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
     assert run(["simulate", "--faults", str(file)]) == 2
     assert f"{file}, line 2: fault 'skew:at=soon'" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("option", ["--pipelines", "--days", "--step", "--spot"])
+@pytest.mark.parametrize("value", ["-1", "1000000000000"])
+def test_absurd_numbers_are_refused(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What no memory and no patience would do is refused at once, with the option's name."""
+    assert run(["simulate", option, value]) == 2
+    assert option in capsys.readouterr().err
+
+
+def test_a_directory_takes_one_simulation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing that is there is written over, not even a file of promises alone."""
+    (tmp_path / "slo.yaml").write_text("mine")
+    assert run(["simulate", "--pipelines", "1", "--days", "1", "--out", str(tmp_path)]) == 2
+    assert "slo.yaml is there already: a directory takes one simulation" in " ".join(capsys.readouterr().err.split())
+    assert [path.name for path in tmp_path.iterdir()] == ["slo.yaml"]
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_what_is_stopped_leaves_nothing(tmp_path: Path, kind: signal.Signals) -> None:
+    """Ctrl-C and SIGTERM end it with 130, without a traceback, and remove what was half written."""
+    out = tmp_path / "estate"
+    command = [sys.executable, "-m", "mppobs.cli.main", "simulate", "--days", "300", "--out", str(out)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while not (out / "metrics").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(kind)
+        _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (130, "stopped\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["scheduler-outage", *(pytest.param(name, marks=SLOW) for name in LONGER)])

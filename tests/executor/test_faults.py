@@ -73,7 +73,17 @@ def test_a_fault_is_written_with_its_schedule() -> None:
     [
         ("skwe", "did you mean 'skew'?"),
         ("skew:severty=8", "did you mean 'severity'?"),
-        ("skew:severity", "did you mean 'severity'?"),
+        ("skew:severity", "severity has no value: write severity=VALUE"),
+        ("skew:severity=", "severity has no value"),
+        ("skew:at=1,at=2", "at is there twice"),
+        ("skew:severity=0", "leave it out for the usual 8"),
+        ("skew:severity=nan", "must be finite"),
+        ("skew:at=inf", "must be finite"),
+        ("skew:at=nan", "must be finite"),
+        ("skew:for=1e12", "a century at most"),
+        ("skew:severity=1e12", "is a factor, 1 to 1,000,000, not 1e+12"),
+        ("cpu:severity=0.5", "is a factor, 1 to 1,000,000, not 0.5"),
+        ("runaway:severity=1e6", "is a factor, 1 to 1,000, not"),
         ("skew:severity=much", "severity 'much' is no number"),
         ("skew:at=soon", "'soon' is no duration"),
         ("skew:at=-1", "must not be negative"),
@@ -123,7 +133,7 @@ def test_layers_share_out_the_faults() -> None:
         ("fabric:severity=1", ConnectionResetError),
         ("hot-key:severity=1", Throttled),
         ("hot-prefix:severity=1", Throttled),
-        ("memory:severity=0.01", MemoryError),
+        ("memory:severity=1", MemoryError),
     ],
 )
 def test_a_task_is_turned_away(text: str, error: type[Exception]) -> None:

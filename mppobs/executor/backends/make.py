@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from mppobs.clock import Clock, SystemClock
 from mppobs.errors import ConfigError
@@ -22,6 +22,14 @@ class BackendKind(StrEnum):
     DASK = "dask"
     RAY = "ray"
     SIM = "sim"
+
+
+_MOST_HERE: Final = 512
+"""Of one machine: two descriptors each, of the 1,024 that a process may usually have open."""
+_MOST_THERE: Final = 10_000
+"""Of a cluster that is up already, or simulated."""
+_LEAST_MEMORY: Final = 16 << 20
+"""An attempt with less cannot read a table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +53,18 @@ class BackendSpec:
     def __post_init__(self) -> None:
         if self.workers < 1:
             raise ConfigError(f"a backend needs at least one worker, not {self.workers}")
+        most = _MOST_THERE if self.address or self.kind is BackendKind.SIM else _MOST_HERE
+        if max(self.workers, self.nodes, self.spares) > most:
+            raise ConfigError(f"the {self.kind} backend has {most:,} workers, nodes and spares at most")
+        if 0 < self.memory_bytes < _LEAST_MEMORY:
+            raise ConfigError(f"an attempt needs {_LEAST_MEMORY >> 20} MiB of memory at least, not {self.memory_bytes}")
         if self.address and self.kind not in (BackendKind.DASK, BackendKind.RAY):
             raise ConfigError(f"the {self.kind} backend has no address: it is for dask and ray")
         if (self.nodes or self.memory_bytes or self.spares) and self.kind is not BackendKind.LOCAL:
             raise ConfigError(f"nodes, memory and spares are for the local backend, not for {self.kind}")
+        control = of_layer(self.faults, Layer.CONTROL)
+        if control and self.kind is BackendKind.SIM:
+            raise ConfigError(f"fault {control[0].kind}: the sim backend has no coordinator: see mppobs simulate")
 
 
 class Made(NamedTuple):
@@ -105,8 +121,5 @@ def _places(spec: BackendSpec) -> tuple[Place, ...]:
 def _simulated(spec: BackendSpec) -> Made:
     from mppobs.executor.backends.sim import SimBackend
 
-    refused = of_layer(spec.faults, Layer.CONTROL)
-    if refused:
-        raise ConfigError(f"fault {refused[0].kind}: the sim backend has no coordinator to lose: see mppobs simulate")
     backend = SimBackend(spec.workers, seed=spec.seed, faults=spec.faults)
     return Made(backend, backend.clock)
