@@ -29,7 +29,7 @@ USUAL_SLOPE: Final = 0.8
 """Share of a duration that grows with the input, where too few shards tell: reading and computing, not starting."""
 SLOPE_WEIGHT: Final = 0.2
 """In squared sizes, relative to the usual one."""
-LEAST_SEEN: Final = 4
+LEAST_SEEN: Final = 2
 """Newest shards of a node by which its speed is judged; twice as many as run on it where that is more."""
 MOST_APART: Final = 4.0
 """Standard deviations that one shard counts for at the most: one large shard makes no slow node."""

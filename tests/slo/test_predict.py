@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mppobs.catalog.foresight import ChargeEnd, Foresight
-from mppobs.slo.charges import DWELL_SHARE, Doubt, consider
+from mppobs.slo.charges import MOST_STEP_SHARE, MOST_WEIGHT, NEEDED_SHARE, WITHDRAWN_SHARE, Doubt, consider
 from mppobs.slo.draining import Prediction
 from mppobs.slo.durations import survival
 from mppobs.slo.past import Run, StageRun, learn
@@ -136,17 +134,59 @@ def test_survival_falls_from_one_to_nothing(one: float, two: float, shape: float
     assert 1.0 >= found[1] >= found[2] >= 0.0
 
 
-@given(st.lists(st.tuples(st.floats(0, 200), st.floats(0, 200), st.floats(0, 200)), max_size=60))
-def test_a_charge_turns_no_more_often_than_its_dwell_allows(said: list[tuple[float, float, float]]) -> None:
-    """However predictions jump: two turns are at least a dwell apart, and past the deadline it is charged."""
-    doubt, turns = Doubt(), []
+SAID = st.lists(st.tuples(st.floats(0, 200), st.floats(0, 200), st.floats(0, 200)), max_size=60)
+
+
+@given(SAID)
+def test_a_charge_turns_no_more_often_than_evidence_allows(said: list[tuple[float, float, float]]) -> None:
+    """However predictions jump: evidence takes its time for every turn, and past the deadline it is charged."""
+    doubt, turned = Doubt(), 0
     for second, bounds in enumerate(said):
         before, doubt = doubt, consider(doubt, Prediction(*sorted(bounds)), float(second), 100.0, 100.0)
         if doubt.charged != before.charged:
-            turns.append(second)
+            needed = NEEDED_SHARE / MOST_WEIGHT if doubt.charged else WITHDRAWN_SHARE
+            assert second - turned >= needed * 100
+            turned = second
 
-    assert all(later - earlier >= DWELL_SHARE * 100 for earlier, later in pairwise(turns))
     assert consider(doubt, None, 100.1, 100.0, 100.0).charged
+
+
+@given(SAID, st.floats(0.1, 10.0))
+def test_a_charge_opens_when_some_stretch_of_time_has_spoken_for_it(
+    said: list[tuple[float, float, float]], step: float
+) -> None:
+    """The sum is that of the worst stretch up to now, found by trying every beginning."""
+    doubt, terms = Doubt(), [0.0]
+    for look, bounds in enumerate(said):
+        low, middle, high = sorted(bounds)
+        now = look * step
+        doubt = consider(doubt, Prediction(low, middle, high), now, 1000.0, 1000.0)
+        weight = (middle - (1000.0 - now)) / max(middle - low, 10.0)
+        terms.append(min(max(weight, -1.0), MOST_WEIGHT) * min(step, MOST_STEP_SHARE * 1000) if look else 0.0)
+        worst = max(sum(terms[first:]) for first in range(len(terms)))
+        if doubt.charged:
+            assert worst > NEEDED_SHARE * 1000
+            return
+        assert doubt.evidence == pytest.approx(max(0.0, worst), abs=1e-6)
+        assert worst <= NEEDED_SHARE * 1000 + 1e-6
+
+
+def test_a_charge_is_opened_and_withdrawn() -> None:
+    """What is far too late is charged soon, what is a little too late is charged later, and both are withdrawn."""
+
+    def turn(doubt: Doubt, middle: float) -> tuple[int, Doubt]:
+        for second in range(60):
+            after = consider(doubt, Prediction(middle - 10, middle, middle + 10), float(second), 100.0, 100.0)
+            if after.charged != doubt.charged:
+                return second, Doubt(after.charged)
+            doubt = after
+        return 60, doubt
+
+    soon, charged = turn(Doubt(), 150.0)
+    late, _ = turn(Doubt(), 85.0)
+    assert (soon, late) == (6, 27)  # 5 x 1.5, and (1 + ... + 12) / 10 from the second on in which it is late
+    assert turn(charged, 30.0)[0] == 4
+    assert turn(Doubt(), 30.0) == (60, Doubt(False, 0.0, 59.0))
 
 
 @pytest.fixture(scope="module")
