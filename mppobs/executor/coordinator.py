@@ -25,6 +25,7 @@ from mppobs.executor.decisions import (
     Lost,
     Opened,
     Recovered,
+    RecoveredStage,
     Replaced,
     Started,
 )
@@ -355,24 +356,26 @@ class JobRun:
         budget = retry_budget(planned, self.plan.retry_share, self.plan.retry_floor)
         self._retries_left = budget if old.retries is None else old.retries
         for run in self.stages:
-            known, outputs = old.stage(run.index), in_place.get(run.index, {})
-            for _, shard, parts in known.replaced:
-                run.split(shard, parts)
-            run.opened = known.opened
-            for shard, start_ns in known.first_starts.items():
-                run.first_starts[shard] = start_ns
-            for shard, number in known.next_numbers.items():
-                self._first_numbers[run.index, shard] = number
-            run.failed = len(known.given_up)
-            # A shard may have been given up while it was being split: nobody wants its parts.
-            over = {part for shard in known.given_up for part in run.leaves(shard)}
-            self._done[run.index] = [*run.replaced, *over]
-            for shard in run.positions():
-                if shard not in over:
-                    self._recommit(run, shard, known.committed.get(shard), outputs.get(shard))
+            self._restore_stage(run, old.stage(run.index), in_place.get(run.index, {}))
         for run in self.stages:
             for name in run.stage.reads if run.opened else ():
                 self._add_input(run, self.stages[self.plan.index(name)].partition_sizes)
+
+    def _restore_stage(self, run: StageRun, known: RecoveredStage, outputs: Mapping[int, Output]) -> None:
+        for _, shard, parts in known.replaced:
+            run.split(shard, parts)
+        run.opened = known.opened
+        for shard, start_ns in known.first_starts.items():
+            run.first_starts[shard] = start_ns
+        for shard, number in known.next_numbers.items():
+            self._first_numbers[run.index, shard] = number
+        run.failed = len(known.given_up)
+        # A shard may have been given up while it was being split: nobody wants its parts.
+        over = {part for shard in known.given_up for part in run.leaves(shard)}
+        self._done[run.index] = [*run.replaced, *over]
+        for shard in run.positions():
+            if shard not in over:
+                self._recommit(run, shard, known.committed.get(shard), outputs.get(shard))
 
     def _recommit(self, run: StageRun, shard: int, known: Committed | None, output: Output | None) -> None:
         """Take a shard as committed whose output is there: in its place, or in what the earlier coordinator wrote."""
