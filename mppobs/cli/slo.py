@@ -97,6 +97,14 @@ def compare(
         console.print("no change")
 
 
+def _alike(findings: Sequence[Finding]) -> list[list[Finding]]:
+    """Return findings in groups that say the same of several SLOs, in the order of the first of each."""
+    groups: dict[tuple[Level, str], list[Finding]] = {}
+    for finding in findings:
+        groups.setdefault((finding.level, finding.message), []).append(finding)
+    return list(groups.values())
+
+
 def _print(findings: Sequence[Finding], count: int) -> None:
     """Show findings as a table, or that there are none."""
     out = show.console()
@@ -104,9 +112,11 @@ def _print(findings: Sequence[Finding], count: int) -> None:
         out.print(Text(f"{show.plural(count, 'SLO')}, nothing wrong", style="green"))
         return
     table = show.table("", ["SLO", "level", "check", "what is wrong"], [], prose=("what is wrong",))
-    for finding in findings:
-        level = Text(finding.level.value, style=_COLOURS[finding.level])
-        table.add_row(finding.slo or "—", level, finding.check.value, finding.message)
+    for alike in _alike(findings):
+        first, others = alike[0], len(alike) - 1
+        level = Text(first.level.value, style=_COLOURS[first.level])
+        name = f"{first.slo} and {others} more" if others else first.slo or "—"
+        table.add_row(name, level, first.check.value, first.message)
     out.print(table)
     errors = sum(finding.level is Level.ERROR for finding in findings)
     told = f"{show.plural(errors, 'error')}, {show.plural(len(findings) - errors, 'warning')}"

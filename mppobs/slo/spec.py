@@ -21,7 +21,7 @@ pipelines:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
@@ -62,6 +62,7 @@ IN_SECONDS: Final = (
     IndicatorKind.CHECKPOINT_LAG,
 )
 _E = TypeVar("_E", bound=StrEnum)
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,8 @@ def read_spec(root: Item) -> tuple[Spec, list[ConfigError]]:
         slos[slo.full_name], places[slo.full_name] = slo, item
     if not slos and not errors:
         errors.append(root.error("no objectives: write `pipelines: {NAME: {objectives: {job-success: 99%}}}`"))
-    return Spec(team, tuple(slos.values()), places), errors
+    # What stands in `defaults` or at a pipeline is read once for each objective, and is one mistake all the same.
+    return Spec(team, tuple(slos.values()), places), list({str(error): error for error in errors}.values())
 
 
 def _whole(spec: Spec, errors: list[ConfigError]) -> Spec:
@@ -148,6 +150,8 @@ def parse_objective(item: Item) -> Fraction:
 
     100 % parses; that nothing can keep it is the linter's to say.
     """
+    if isinstance(item.value, list | dict) or item.value is None:
+        raise item.error(f"an objective is written 99.9% or 0.999, got {item.describe()}")
     text = item.string().strip()
     number, percent = (text[:-1].strip(), True) if text.endswith("%") else (text, False)
     try:
@@ -175,7 +179,7 @@ def _objectives(
     """Yield every SLO with its place: those of pipelines, then those of the team at large (`promql`)."""
     for pipeline, item in _entries(keys, "pipelines", errors):
         own = _mapping(item, (*SHARED_KEYS, "objectives"), errors)
-        if "objectives" not in own:
+        if "objectives" not in own or own["objectives"].value == {}:
             errors.append(item.error("a pipeline needs `objectives`"))
         shared = {**defaults, **{key: value for key, value in own.items() if key in SHARED_KEYS}}
         yield from _slos(team, pipeline, _entries(own, "objectives", errors), shared, errors)
@@ -191,10 +195,23 @@ def _slos(
 ) -> Iterator[tuple[Slo, Item]]:
     """Yield the SLOs among the entries; mistakes are noted."""
     for name, item in entries:
+        mistakes = len(errors)
         try:
-            yield _slo(team, pipeline, name, item, shared), item
+            found = _slo(team, pipeline, name, item, shared, errors)
         except ConfigError as error:
             errors.append(error)
+            continue
+        if len(errors) == mistakes:
+            yield found, item
+
+
+def _noted(errors: list[ConfigError], fallback: _T, read: Callable[[], _T]) -> _T:
+    """Return what is read, or something to go on with after a mistake, which is noted."""
+    try:
+        return read()
+    except ConfigError as error:
+        errors.append(error)
+        return fallback
 
 
 def _entries(keys: Mapping[str, Item], key: str, errors: list[ConfigError]) -> list[tuple[str, Item]]:
@@ -204,37 +221,46 @@ def _entries(keys: Mapping[str, Item], key: str, errors: list[ConfigError]) -> l
     return list(_mapping(keys[key], None, errors).items())
 
 
-def _slo(team: str, pipeline: str, name: str, item: Item, shared: Mapping[str, Item]) -> Slo:
-    """Return one SLO from its entry: an objective alone, or keys and values."""
+def _slo(
+    team: str, pipeline: str, name: str, item: Item, shared: Mapping[str, Item], errors: list[ConfigError]
+) -> Slo:  # fmt: skip
+    """Return one SLO from its entry: an objective alone, or keys and values. Mistakes in single keys are noted."""
     plain = not isinstance(item.value, dict)
     own = {"objective": item} if plain else item.mapping()
     indicator = _indicator(name, own, item)
-    known = ("objective", "indicator", "description", "stage", *BOUND_KEYS[indicator], *SHARED_KEYS)
     if not plain:
-        item.mapping(known)
+        known = ("objective", "indicator", "description", "stage", *BOUND_KEYS[indicator], *SHARED_KEYS)
+        _mapping(item, known, errors)
     if indicator is not IndicatorKind.PROMQL and not pipeline:
         raise item.error(f"{indicator.value!r} is about a pipeline: put it under pipelines.NAME.objectives")
     keys = {**shared, **own}
-    if "objective" not in keys and indicator is not IndicatorKind.SPEND:
-        raise item.error("needs `objective`, such as 99.9%")
-    period = parse_period(keys.get("period"))
+    period = _noted(errors, 1, lambda: parse_period(keys.get("period")))
     return Slo(
         team=team,
         name=f"{pipeline}-{name}" if pipeline else name,
         indicator=indicator,
-        objective=parse_objective(keys["objective"]) if "objective" in keys else SPEND_OBJECTIVE,
+        objective=_noted(errors, SPEND_OBJECTIVE, lambda: _objective(indicator, keys, item)),
         period_days=period,
         pipeline=pipeline,
-        tenant=_text(keys, "tenant"),
-        stage=_text(keys, "stage"),
-        owner=_text(keys, "owner"),
-        tier=member(Tier, keys["tier"]) if "tier" in keys else Tier.STANDARD,
-        bounds=parse_bounds(indicator, keys, item),
-        exclude=_exclude(indicator, keys, own),
-        calendar=keys["calendar"].boolean() if "calendar" in keys else False,
-        description=_text(keys, "description"),
-        expected_events=parse_expected(indicator, keys, period),
+        tenant=_noted(errors, "", lambda: _text(keys, "tenant")),
+        stage=_noted(errors, "", lambda: _text(keys, "stage")),
+        owner=_noted(errors, "", lambda: _text(keys, "owner")),
+        tier=_noted(errors, Tier.STANDARD, lambda: member(Tier, keys["tier"]) if "tier" in keys else Tier.STANDARD),
+        bounds=_noted(errors, Bounds(), lambda: parse_bounds(indicator, keys, item)),
+        exclude=_noted(errors, (), lambda: _exclude(indicator, keys, own)),
+        calendar=_noted(errors, False, lambda: keys["calendar"].boolean() if "calendar" in keys else False),
+        description=_noted(errors, "", lambda: _text(keys, "description")),
+        expected_events=_noted(errors, 0, lambda: parse_expected(indicator, keys, period)),
     )
+
+
+def _objective(indicator: IndicatorKind, keys: Mapping[str, Item], item: Item) -> Fraction:
+    """Return what is promised; money needs no words for it."""
+    if "objective" in keys:
+        return parse_objective(keys["objective"])
+    if indicator is IndicatorKind.SPEND:
+        return SPEND_OBJECTIVE
+    raise item.error("needs `objective`, such as 99.9%")
 
 
 def _exclude(indicator: IndicatorKind, keys: Mapping[str, Item], own: Mapping[str, Item]) -> tuple[RunKind, ...]:
@@ -274,9 +300,13 @@ def parse_bounds(indicator: IndicatorKind, keys: Mapping[str, Item], item: Item)
     if indicator is IndicatorKind.PROMQL:
         return Bounds(good_query=keys["good"].string(), total_query=keys["total"].string())
     number = _seconds if indicator in IN_SECONDS else _figure
+    most, least = (number(keys[key]) if key in wanted and key in keys else None for key in ("at-most", "at-least"))
+    if most is not None and least is not None and least > most:
+        words = f"{keys['at-least'].describe()} at least and {keys['at-most'].describe()} at most"
+        raise keys["at-least"].error(f"nothing is good: {words}")
     return Bounds(
-        at_most=number(keys["at-most"]) if "at-most" in wanted and "at-most" in keys else None,
-        at_least=number(keys["at-least"]) if "at-least" in wanted and "at-least" in keys else None,
+        at_most=most,
+        at_least=least,
         deadline_seconds=_seconds(keys["deadline"])
         if indicator is IndicatorKind.ON_TIME and "deadline" in keys
         else None,

@@ -17,6 +17,24 @@ pipelines:
 """
 
 
+def test_what_is_wrong_with_many_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Five warnings of two kinds are two rows, and five all the same; programs get each by its name."""
+    path = tmp_path / "slo.yaml"
+    path.write_text(
+        "team: t\ndefaults: {owner: o, every: 1h}\npipelines:\n"
+        "  a: {objectives: {job-success: 99%, shard-success: 99%, on-time: 99%}}\n"
+        "  b: {period: 20d, objectives: {job-success: 99%, on-time: 99%}}\n"
+    )
+    assert run(["slo", "check", str(path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[0] for line in lines if "window-over-retention" in line] == [
+        "t/a-job-success and 2 more", "t/b-job-success and 1 more",
+    ]  # fmt: skip
+    assert lines[-1] == "5 SLOs: 0 errors, 5 warnings"
+    assert run(["slo", "check", str(path), "--json"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 5
+
+
 @pytest.mark.parametrize("width", [80, 200])
 def test_a_finding_is_named_whole_and_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int

@@ -37,7 +37,8 @@ def bounds(draw: st.DrawFn, kind: IndicatorKind) -> Bounds:
     if kind is IndicatorKind.COVERAGE:
         return Bounds(at_least=draw(figures))
     if kind is IndicatorKind.DURATION:
-        return Bounds(at_most=draw(figures), at_least=draw(st.none() | figures))
+        least, most = sorted((draw(figures), draw(figures)))
+        return Bounds(at_most=most, at_least=draw(st.sampled_from([None, least])))
     return Bounds(at_most=draw(figures)) if kind in (*IN_SECONDS, IndicatorKind.TAIL, IndicatorKind.COST) else Bounds()
 
 

@@ -77,6 +77,9 @@ def test_objectives_are_exact(value: Decimal) -> None:
         ("duration: {objective: 95%, at-most: soon}", "'soon' is no duration"),
         ("job-success: {}", "needs `objective`"),
         ("x: {indicator: promql, objective: 99%, good: a}", "`total`"),
+        ("job-success:", "an objective is written 99.9% or 0.999, got nothing"),
+        ("job-success: [99%]", "an objective is written 99.9% or 0.999, got a list"),
+        ("duration: {objective: 95%, at-most: 1h, at-least: 2h}", "nothing is good: '2h' at least and '1h' at most"),
     ],
 )
 def test_a_mistake_names_its_line_and_what_was_meant(entry: str, message: str) -> None:
@@ -92,6 +95,30 @@ def test_one_mistake_does_not_hide_another() -> None:
     spec, errors = read_spec(loads(text, "slo.yaml"))
     assert len(errors) == 3
     assert len(spec.slos) == 9
+
+
+MISTAKEN = """
+team: t
+pipelines:
+  p:
+    tier: criticl
+    period: 36h
+    every: 1 hour
+    objectives:
+      job-success: {objective: 99, stage: []}
+      cost: {objective: 9.9.9%, at-most: $12}
+  q:
+    objectives: {}
+"""
+
+
+def test_each_mistake_is_told_once_and_none_hides_another_of_its_entry() -> None:
+    """What a pipeline says of all its objectives is wrong once; every wrong key of an objective is named."""
+    spec, errors = read_spec(loads(MISTAKEN, "slo.yaml"))
+
+    assert spec.slos == ()
+    assert sorted(int(str(error).split(":")[1]) for error in errors) == [5, 6, 7, 9, 9, 10, 10, 11]
+    assert any("q: a pipeline needs `objectives`" in str(error) for error in errors)
 
 
 def test_a_name_stands_once() -> None:
