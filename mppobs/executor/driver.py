@@ -20,6 +20,7 @@ from mppobs.executor.backends.base import Backend
 from mppobs.executor.backends.local import LocalBackend
 from mppobs.executor.backends.recording import recording, worker_prefix
 from mppobs.executor.coordinator import JobRun
+from mppobs.executor.events import BudgetSpent
 from mppobs.executor.faults import ArmedFault
 from mppobs.executor.handle import JobHandle, LoopThread
 from mppobs.executor.loop import Loop
@@ -183,6 +184,16 @@ class Executor:
             seen = seen or there
             time.sleep(_STANDBY_SECONDS)
         return None
+
+    def spend(self, tenant: str, spent: bool = True) -> None:
+        """
+        Say that a tenant's budget is spent, or that there is some again.
+
+        Its jobs that are not critical begin no attempt while it is spent; what runs goes on. It holds for this
+        executor: whoever watches the budgets tells each one (`mppobs.executor.budgets`).
+        """
+        loop = self._thread.loop
+        loop.post(lambda: loop.tell(BudgetSpent(tenant, spent)))
 
     def close(self) -> None:
         """Stop the workers and remove exchanged data. May be called twice. Jobs that still run end as cancelled."""

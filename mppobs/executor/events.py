@@ -194,7 +194,7 @@ class BudgetSpent(NamedTuple):
     A tenant's money or error budget is gone (or there again): jobs that are not critical start nothing.
 
     A tenant's affair and no job's, so it is in no journal of decisions: who watches the budget tells it to each new
-    scheduler, before the jobs that this one resumes. The simulation does so; the executor itself watches no budgets.
+    scheduler, before the jobs that this one resumes (`Executor.spend`, `mppobs.executor.budgets`).
     """
 
     tenant: str
