@@ -7,12 +7,12 @@ from dataclasses import dataclass, fields
 from decimal import Decimal
 from fractions import Fraction
 
-from mppobs.model import Severity
+from mppobs.model import Severity, Tier
 from mppobs.slo.budget import is_sparse
 from mppobs.slo.evaluate import definition
 from mppobs.slo.lint import legs_of
 from mppobs.slo.model import Bounds, Slo
-from mppobs.slo.windows import Leg, window_name
+from mppobs.slo.windows import DAY, Leg, window_name
 from mppobs.units import human_seconds
 
 
@@ -69,21 +69,40 @@ def detection_seconds(slo: Slo, leg: Leg, error_rate: Fraction = Fraction(1)) ->
     Return how long a steady error rate runs, from a clean state, until a leg fires; `None` for never.
 
     Burn in the long window rises linearly while bad events fill it: `long × factor × budget ÷ error rate`. The short
-    window, a twelfth of it, is full of them by then. Scrape and evaluation come on top.
+    window, a twelfth of it, is full of them by then. Where events are few, the leg waits for as many bad ones as it
+    needs, evenly spaced, and never fires if its window does not hold them. Scrape and evaluation come on top.
 
     >>> from mppobs.slo.windows import LEGS
     >>> from mppobs.slo.model import IndicatorKind
     >>> detection_seconds(Slo("t", "n", IndicatorKind.ON_TIME, Fraction("0.999"), 30, "p"), LEGS[0])
     51.84
+    >>> hourly = Slo("t", "n", IndicatorKind.ON_TIME, Fraction("0.99"), 30, "p", expected_events=720)
+    >>> [detection_seconds(hourly, leg) for leg in LEGS[:2]]
+    [None, 3600.0]
     """
     threshold = fires_at(slo, leg)
-    return float(leg.long_seconds * threshold / error_rate) if threshold < error_rate else None
+    until_enough = (leg.min_bad - 1) * spacing_seconds(slo) / error_rate
+    if threshold >= error_rate or until_enough >= leg.long_seconds:
+        return None
+    return float(max(leg.long_seconds * threshold / error_rate, until_enough))
+
+
+def spacing_seconds(slo: Slo) -> Fraction:
+    """Return the time from one event to the next, as the owner expects them; 0 where nobody said how many there are."""
+    return Fraction(slo.period_days * DAY, slo.expected_events) if slo.expected_events else Fraction(0)
+
+
+def latched_severity(slo: Slo) -> Severity:
+    """Return what a bad event of an SLO does that sees too few of them for a rate."""
+    return Severity.PAGE if slo.tier is Tier.CRITICAL else Severity.TICKET
 
 
 def _changed(old: Slo, new: Slo) -> Change:
     lines = list(_fields(old, new))
     if is_sparse(old) != is_sparse(new):
         lines.append("alerts by " + ("the last event, until a good one" if is_sparse(new) else "burn rate"))
+    elif is_sparse(new) and latched_severity(old) is not latched_severity(new):
+        lines.append(f"a bad event {_does(latched_severity(new))}, until a good one; it {_did(latched_severity(old))}")
     elif not is_sparse(new):
         lines += _legs(old, new)
     anew = definition(old) != definition(new)
@@ -116,16 +135,16 @@ def _legs(old: Slo, new: Slo) -> Iterator[str]:
     for name, leg in after.items():
         if name not in before:
             yield _alert(new, leg)
-        elif fires_at(old, before[name]) != fires_at(new, leg):
-            yield f"{_alert(new, leg)}; was {_rate(fires_at(old, before[name]))}"
+        elif _pace(old, before[name]) != _pace(new, leg):
+            yield f"{_alert(new, leg)}; was {_pace(old, before[name])}"
     for name in before.keys() - after.keys():
-        yield f"leg {name} no longer {_verb(before[name])}"
+        yield f"leg {name} no longer {_does(before[name].severity)}"
 
 
 def _alerts(slo: Slo) -> Iterator[str]:
     """Yield how an SLO alerts."""
     if is_sparse(slo):
-        yield "alerts on the last event, until a good one: its budget is too few events for a rate"
+        yield f"a bad event {_does(latched_severity(slo))}, until a good one: its budget is too few events for a rate"
     else:
         yield from (_alert(slo, leg) for leg in legs_of(slo))
 
@@ -133,19 +152,28 @@ def _alerts(slo: Slo) -> Iterator[str]:
 def _alert(slo: Slo, leg: Leg) -> str:
     """Return one leg in words."""
     outage = detection_seconds(slo, leg)
-    if outage is None:
-        return f"leg {leg.name} can never fire"
     over = window_name(leg.long_seconds)
-    rate = _rate(fires_at(slo, leg))
-    return f"{_verb(leg)} at {rate} bad events over {over}, {human_seconds(outage)} into a total outage"
+    if fires_at(slo, leg) >= 1:
+        return f"leg {leg.name} can never fire"
+    if outage is None:
+        apart = human_seconds(float(spacing_seconds(slo)))
+        return f"leg {leg.name} does not fire: with an event each {apart}, {over} holds no {leg.min_bad} bad ones"
+    rate = _percent(fires_at(slo, leg))
+    return f"{_does(leg.severity)} at {rate} bad events over {over}, {human_seconds(outage)} into a total outage"
 
 
-def _verb(leg: Leg) -> str:
-    return "pages" if leg.severity is Severity.PAGE else "opens a ticket"
+def _does(severity: Severity) -> str:
+    return "pages" if severity is Severity.PAGE else "opens a ticket"
 
 
-def _rate(rate: Fraction) -> str:
-    return _percent(rate) if rate < 1 else "no rate"
+def _did(severity: Severity) -> str:
+    return "paged" if severity is Severity.PAGE else "opened a ticket"
+
+
+def _pace(slo: Slo, leg: Leg) -> str:
+    """Return from which error rate a leg fires, and how soon in a total outage."""
+    outage = detection_seconds(slo, leg)
+    return "silent" if outage is None else f"{_percent(fires_at(slo, leg))}, {human_seconds(outage)}"
 
 
 def _percent(ratio: Fraction) -> str:

@@ -8,9 +8,9 @@ from fractions import Fraction
 from typing import Final
 
 from mppobs.catalog.alerts import BY_NAME
-from mppobs.model import Severity, Tier
+from mppobs.model import Severity
 from mppobs.slo.budget import is_sparse
-from mppobs.slo.diff import detection_seconds, fires_at
+from mppobs.slo.diff import detection_seconds, fires_at, latched_severity, spacing_seconds
 from mppobs.slo.lint import legs_of
 from mppobs.slo.model import Slo
 from mppobs.slo.windows import Leg, window_name
@@ -65,12 +65,14 @@ def reset_seconds(slo: Slo, leg: Leg, error_rate: Fraction) -> float | None:
     Return how long a leg goes on after errors at a steady rate have ended; `None` where it never fires.
 
     The short window empties linearly and falls below the threshold after `short × (1 − threshold ÷ error rate)`, long
-    before the long one does. Then the alert is kept for a while.
+    before the long one does; where events are further apart than that it holds the last bad one until it is too old.
+    Then the alert is kept for a while.
     """
-    threshold = fires_at(slo, leg)
-    if threshold >= error_rate:
+    if detection_seconds(slo, leg, error_rate) is None:
         return None
-    return float(leg.short_seconds * (1 - threshold / error_rate) + KEPT_SECONDS)
+    alone = spacing_seconds(slo) >= leg.short_seconds
+    emptied = Fraction(1) if alone else 1 - fires_at(slo, leg) / error_rate
+    return float(leg.short_seconds * emptied + KEPT_SECONDS)
 
 
 def _timing(slo: Slo, leg: Leg, errors: str, rate: Fraction) -> Timing:
@@ -83,5 +85,4 @@ def _timing(slo: Slo, leg: Leg, errors: str, rate: Fraction) -> Timing:
 
 def _latched(slo: Slo) -> Timing:
     """Return how an SLO alerts that sees too few events for a rate: at once, until the next good event."""
-    severity = Severity.PAGE if slo.tier is Tier.CRITICAL else Severity.TICKET
-    return Timing(slo.full_name, "latched", severity, "", "one bad event", 1.0, 0.0, 0.0, None)
+    return Timing(slo.full_name, "latched", latched_severity(slo), "", "one bad event", 1.0, 0.0, 0.0, None)

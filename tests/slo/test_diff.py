@@ -62,6 +62,40 @@ def test_the_same_promises_are_no_change() -> None:
     assert diff(one.slos, other.slos) == []
 
 
+def test_a_tier_of_rare_events_changes_what_a_bad_one_does() -> None:
+    """A nightly pipeline that becomes critical wakes somebody for each bad run; nobody has to know the tiers for it."""
+    text = "team: t\npipelines: {p: {tier: %s, every: 1d, objectives: {job-success: 95%%}}}"
+    standard, critical = (parse_spec(text % tier).slos for tier in ("standard", "critical"))
+
+    (change,) = diff(standard, critical)
+    (added,) = diff([], standard)
+
+    assert change.lines == ("tier standard → critical", "a bad event pages, until a good one; it opened a ticket")
+    assert "a bad event opens a ticket, until a good one" in added.lines[0]
+
+
+def test_a_leg_whose_window_is_too_short_for_the_pace_says_so() -> None:
+    """Two runs of an hourly pipeline do not fit into an hour, so its fast leg is silent, and nobody counts on it."""
+    (added,) = diff([], parse_spec("team: t\npipelines: {p: {every: 1h, objectives: {job-success: 99%}}}").slos)
+
+    assert added.lines[0] == "leg fast does not fire: with an event each 1 h 0 m, 1h holds no 2 bad ones"
+    assert added.lines[1].startswith("pages at 6 % bad events over 6h, 1 h 0 m into a total outage")
+
+
+def test_a_leg_that_stays_silent_is_no_change_and_one_that_wakes_is() -> None:
+    """Of an hourly pipeline whose objective changes the fast leg is not told; it is once the pipeline runs often."""
+    text = "team: t\npipelines: {p: {every: %s, objectives: {job-success: %s}}}"
+    hourly, stricter, often = (
+        parse_spec(text % pair).slos for pair in (("1h", "99%"), ("1h", "99.5%"), ("10m", "99.5%"))
+    )
+
+    (change,) = diff(hourly, stricter)
+    assert not any("1h" in line for line in change.lines)
+    assert "pages at 3 % bad events over 6h, 1 h 0 m into a total outage; was 6 %, 1 h 0 m" in change.lines
+    (change,) = diff(stricter, often)
+    assert "pages at 7.2 % bad events over 1h, 10 m 0 s into a total outage; was silent" in change.lines
+
+
 def test_a_new_definition_is_a_new_revision(tmp_path: Path) -> None:
     """What pages and how fast is told per leg; a changed bound starts the counting anew."""
     old, new = tmp_path / "old.yaml", tmp_path / "new.yaml"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from mppobs.slo.simulate import (
     firing,
 )
 from mppobs.slo.timing import KEPT_SECONDS, reset_seconds, timings
-from mppobs.slo.windows import DAY, LEGS, Leg
+from mppobs.slo.windows import DAY, HOUR, LEGS, MINUTE, Leg
 
 ZERO = Fraction(0)
 
@@ -97,6 +98,27 @@ def test_legs_fire_and_reset_when_the_formula_says(leg: Leg, rate: Fraction) -> 
     kept = -(-KEPT_SECONDS // step) * step - KEPT_SECONDS  # evaluations come in steps
     assert reset - step <= released <= reset + kept + 2 * step
     assert released <= leg.short_seconds + KEPT_SECONDS + kept + 2 * step
+
+
+@pytest.mark.parametrize("gap", [5 * MINUTE, 20 * MINUTE, HOUR, 7 * HOUR], ids=lambda gap: f"{gap // MINUTE}m")
+@pytest.mark.parametrize("leg", LEGS, ids=lambda leg: leg.name)
+def test_legs_of_rare_events_wait_for_enough_bad_ones(leg: Leg, gap: int) -> None:
+    """With an event every five minutes to seven hours, an outage fires a leg when the formula says, or never."""
+    objective, step = Fraction("0.97"), max(MINUTE, leg.short_seconds // 20)
+    slo = replace(_slo(objective), expected_events=30 * DAY // gap)
+    begin = -(-leg.long_seconds // gap) * gap
+    last = begin + 2 * max(leg.long_seconds, gap)
+    stream = evenly([Batch(time, 1) for time in range(gap, last, gap)], lambda time: Fraction(time >= begin))
+    samples = stream.scraped(range(0, last, step))
+    on = [leg.name in legs for legs in firing(samples, Promise(objective, 30), 0, 0)]
+
+    expected = detection_seconds(slo, leg)
+
+    if expected is None:
+        assert not any(on)
+    else:
+        early = gap if expected > gap else 0  # by a bad event that comes whole, where the formula has a part of it
+        assert expected - early <= samples[on.index(True)].time - begin <= expected + step
 
 
 def test_a_calm_tier_has_no_pace_leg() -> None:
