@@ -6,6 +6,7 @@ A workload is known by its `Work`, three functions of a `Setup`. `mppobs.workloa
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -58,6 +59,12 @@ class Setup:
     def flag(self, name: str) -> bool:
         """Return the value of a parameter that is on or off."""
         return bool(self.values[name])
+
+
+def require_package(name: str) -> None:
+    """Raise `ConfigError` where a package that tasks or checks need is not there: before the run, not at its end."""
+    if importlib.util.find_spec(name) is None:
+        raise ConfigError(f"{name} is not installed: pip install 'mppobs[demo]'")
 
 
 def _say_nothing(setup: Setup, answer: Any) -> list[str]:

@@ -27,7 +27,7 @@ import numpy as np
 import mppobs
 from mppobs.executor.plan import Limits, Plan, Stage, path_of
 from mppobs.executor.task import TaskInput
-from mppobs.workloads.base import Setup, Work, require
+from mppobs.workloads.base import Setup, Work, require, require_package
 from mppobs.workloads.checkpoints import newest
 from mppobs.workloads.data import Dataset, make_dataset, parts_of
 from mppobs.workloads.gang import Gang, coordinator
@@ -65,6 +65,7 @@ def plan_server(setup: Setup, shards: int) -> Plan:
 
 def prepare(setup: Setup) -> None:
     """Make the tables."""
+    require_package("duckdb")
     _tables(setup)
 
 

@@ -28,7 +28,7 @@ import pyarrow as pa
 import mppobs
 from mppobs.executor.plan import Plan, ShardPlan, Stage, path_of
 from mppobs.executor.task import TaskInput
-from mppobs.workloads.base import Setup, Work, require, split_paths
+from mppobs.workloads.base import Setup, Work, require, require_package, split_paths
 from mppobs.workloads.made import make_once
 
 _IMAGES: Final = 4_000
@@ -54,6 +54,7 @@ class Toolkit(NamedTuple):
 
 def prepare(setup: Setup) -> None:
     """Make the images, the same for the same scale and number of customers."""
+    require_package("PIL")
     _images(setup)
 
 

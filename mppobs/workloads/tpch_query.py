@@ -21,7 +21,7 @@ from pyarrow import parquet
 import mppobs
 from mppobs.executor.plan import Plan, ShardPlan, Stage, path_of
 from mppobs.executor.task import TaskInput
-from mppobs.workloads.base import Setup, Work, require, split_paths
+from mppobs.workloads.base import Setup, Work, require, require_package, split_paths
 from mppobs.workloads.data import TABLES, Dataset, make_dataset, parts_of
 from mppobs.workloads.trouble import strike
 
@@ -98,6 +98,7 @@ def work_of(query: Query) -> Work:
         return make_dataset(setup.directory, setup.scale, parts_of(setup.scale))
 
     def prepare(setup: Setup) -> None:
+        require_package("duckdb")
         tables(setup)
 
     def plan(setup: Setup, shards: int) -> Plan:

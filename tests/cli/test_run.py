@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,6 +95,20 @@ def test_data_that_has_no_room_is_refused(capsys: pytest.CaptureFixture[str], tm
         assert (status, f"mppobs: {file}/below cannot hold the data: Not a directory\n") == (2, errors)
 
 
+@pytest.mark.parametrize(
+    ("workload", "package"), [("tpch-q1", "duckdb"), ("thumbnails", "PIL"), ("rnn-ring", "duckdb")]
+)
+def test_a_missing_package_is_told_before_the_run(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workload: str, package: str
+) -> None:
+    """What only tasks or the check would miss is told at once, with what to install; no data is made for it."""
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else found(name))
+    status, _, errors = told(capsys, workload, "--data", tmp_path / "data")
+    assert (status, errors) == (2, f"mppobs: {package} is not installed: pip install 'mppobs[demo]'\n")
+    assert not (tmp_path / "data").exists()
+
+
 def test_a_fault_that_does_not_begin_is_told(capsys: pytest.CaptureFixture[str], data: Path) -> None:
     """Who asks for a fault after the end of the job is not left to think that it was survived."""
     status, words, _ = told(capsys, *SMALL, "--data", data, "--fault", "retry-storm:at=1h")
@@ -140,6 +155,11 @@ def test_a_wrong_answer_is_a_failure(
         (("tpch-q1", "--fault", "node-los"), "no kind 'node-los': did you mean 'node-loss'?"),
         (("tpch-q1", "--standby"), "--standby needs the --directory"),
         (("tpch-q1", "--workers", "100000"), "the local backend has 512 workers, nodes and spares at most"),
+        (
+            ("tpch-q1", "--backend", "dask", "--address", "there"),
+            "--address 'there': the dask backend takes tcp://HOST",
+        ),
+        (("tpch-q1", "--backend", "ray", "--address", "tcp://a:1"), "the ray backend takes auto or ray://HOST:10001"),
         (("tpch-q1", "--memory", "1"), "an attempt needs 16 MiB of memory at least"),
         (("tpch-q1", "--backend", "sim", "--fault", "coordinator"), "the sim backend has no coordinator"),
         (("tpch-q1", "--journal", "/dev/null"), "--journal /dev/null cannot be recorded to: File exists"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple
@@ -24,6 +25,10 @@ class BackendKind(StrEnum):
     SIM = "sim"
 
 
+_ADDRESSES: Final = {
+    BackendKind.DASK: (re.compile(r"((tcp|tls|wss?)://)?[^/\s]+:\d+|(ucx|inproc)://\S+"), "tcp://HOST:8786"),
+    BackendKind.RAY: (re.compile(r"auto|local|(ray://)?[^/\s]+:\d+"), "auto or ray://HOST:10001"),
+}
 _MOST_HERE: Final = 512
 """Of one machine: two descriptors each, of the 1,024 that a process may usually have open."""
 _MOST_THERE: Final = 10_000
@@ -60,6 +65,10 @@ class BackendSpec:
             raise ConfigError(f"an attempt needs {_LEAST_MEMORY >> 20} MiB of memory at least, not {self.memory_bytes}")
         if self.address and self.kind not in (BackendKind.DASK, BackendKind.RAY):
             raise ConfigError(f"the {self.kind} backend has no address: it is for dask and ray")
+        if self.address:
+            form, usual = _ADDRESSES[self.kind]
+            if not form.fullmatch(self.address):  # Dask itself would hang at its end
+                raise ConfigError(f"--address {self.address!r}: the {self.kind} backend takes {usual}")
         if (self.nodes or self.memory_bytes or self.spares) and self.kind is not BackendKind.LOCAL:
             raise ConfigError(f"nodes, memory and spares are for the local backend, not for {self.kind}")
         control = of_layer(self.faults, Layer.CONTROL)

@@ -154,7 +154,7 @@ class RayEngine:
         """Close the actors' journals and kill them; end the cluster where it was started here."""
         actors, self._actors = list(self._actors.values()), {}
         self._target = 0
-        if not self._ray.is_initialized():  # somebody else ended it, and the actors with it
+        if self._ray is None or not self._ray.is_initialized():  # never there, or ended by others with the actors
             return
         calls = [actor.close.options(concurrency_group="halt").remote() for actor in actors]
         if calls:
