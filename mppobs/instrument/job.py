@@ -230,16 +230,22 @@ def job(
     >>> [str(record.event) for record in captured.jobs]
     ['start', 'end']
     """
+    ranked, meant = _checked(tier, run_kind, deadline, submitted)
+    name, known_as, payer, keeper = ("" if text is None else clean(text) for text in (pipeline, job_id, tenant, owner))
+    spec = JobSpec(name, known_as, payer, keeper, ranked, meant, deadline, submitted, lease, coordinated, export)
+    return JobScope(spec) if function is None else JobScope(spec)(function)
+
+
+def _checked(
+    tier: Tier | str | None, run_kind: RunKind | str | None, deadline: Deadline | None, submitted: datetime | None
+) -> tuple[Tier | None, RunKind | None]:
+    """Return a tier and a kind that were given as text; raise `ConfigError` where one of the four has no meaning."""
     try:
         _deadline_ns(deadline, 0)
         _aware_ns(submitted)
-        tier = None if tier is None else member(Tier, tier)
-        run_kind = None if run_kind is None else member(RunKind, run_kind)
+        return None if tier is None else member(Tier, tier), None if run_kind is None else member(RunKind, run_kind)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"job: {error}") from error
-    name, known_as, payer, keeper = ("" if text is None else clean(text) for text in (pipeline, job_id, tenant, owner))
-    spec = JobSpec(name, known_as, payer, keeper, tier, run_kind, deadline, submitted, lease, coordinated, export)
-    return JobScope(spec) if function is None else JobScope(spec)(function)
 
 
 def _deadline_ns(deadline: Deadline | None, started_ns: int) -> int:
