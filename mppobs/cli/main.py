@@ -39,7 +39,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "jobs": Command("List the jobs of a sidecar.", "mppobs.cli.jobs:jobs", "sidecar"),
     "job": Command("Show one job: its stages, shards and stragglers.", "mppobs.cli.jobs:job", "sidecar"),
     "sidecar": Command("Follow journals and serve indicators, or ship them.", "mppobs.cli.sidecar:sidecar", "sidecar"),
-    "slo": Command("Check service level objectives before they are promised.", "mppobs.cli.slo:app", "render"),
+    "slo": Command("Check objectives, compare them, see how they stand.", "mppobs.cli.slo:app", "render"),
     "generate": Command("Write rules, alerts and routing for a set of SLOs.", "mppobs.cli.generate:generate", "render"),
     "dashboards": Command("Build, check and draw dashboards for Grafana.", "mppobs.cli.dashboards:app", "render"),
     "runbook": Command("Show what to do about an alert.", "mppobs.cli.runbook:runbook"),

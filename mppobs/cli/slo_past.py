@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import typer
+from rich.text import Text
 
 from mppobs.cli import show
 from mppobs.cli.slo_files import FilesArgument
@@ -55,7 +56,7 @@ def replay(
     caption = f"not replayed, since nothing of them is kept: {', '.join(left_out)}" if left_out else ""
     made = show.table(
         f"SLOs over the last {days} days", ["SLO", "worst day"],
-        ["objective", "good", "events", "bad", "left", "its burn"], caption,
+        ["objective", "good", "events", "bad", "left", "burn that day"], caption,
     )  # fmt: skip
     for each in found:
         day = show.moment(_iso(each.worst_day_ns))[:10]
@@ -63,7 +64,8 @@ def replay(
         made.add_row(
             each.slo.full_name, day, _percent(float(each.slo.objective)), show.percent(_good(each)),
             show.count(counts.total), show.marked(counts.bad, show.DOUBTFUL),
-            f"{float(each.period.budget_left) * 100:.4g} %", f"{float(each.worst_burn):.3g}",
+            f"{float(each.period.budget_left) * 100:.4g} %" if counts.total else show.NONE,
+            f"{float(each.worst_burn):.3g}" if counts.total else show.NONE,
         )  # fmt: skip
     show.console().print(made)
 
@@ -85,13 +87,17 @@ def suggest(
         show.print_json([_suggested_json(each) for each in found])
         return
     caption = f"pipelines with fewer than {MIN_RUNS} runs are left out" if found else "too few runs are kept"
-    made = show.table("Suggested objectives", ["SLO", "within"], ["objective", "events", "bad", "may be bad"], caption)
+    if not all(each.can_alert for each in found):
+        caption += "\ntoo low: even an outage would not fire every alert, so `mppobs generate` refuses it"
+    figures = ("objective", "events", "bad", "may be bad", "alerts")
+    made = show.table("Suggested objectives", ["SLO", "within"], figures, caption)
     for each in found:
         deadline = each.slo.bounds.deadline_seconds
         made.add_row(
             each.slo.full_name, show.seconds(None if deadline is None else float(deadline)),
             _percent(float(each.slo.objective)), show.count(each.counts.total), show.count(each.counts.bad),
             f"{float(each.budget):.3g} in {each.slo.period_days} days",
+            Text("can fire", show.QUIET) if each.can_alert else Text("too low", show.DOUBTFUL),
         )  # fmt: skip
     show.console().print(made)
 
@@ -155,6 +161,7 @@ def _suggested_json(each: Suggestion) -> dict[str, object]:
         "bad_events": each.counts.bad,
         "budget_events": float(each.budget),
         "period_days": each.slo.period_days,
+        "can_alert": each.can_alert,
     }
 
 

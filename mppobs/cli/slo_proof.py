@@ -27,8 +27,7 @@ def proof(
     """
     Show how long each leg takes to fire, and to reset, in an outage and at 10 and 2 times the budget's error rate.
 
-    One scrape and one evaluation come on top of each figure. The tests that `mppobs generate` writes hold the rules
-    against the same times.
+    Where `every` says how often runs come, they are taken to come evenly. A scrape and an evaluation come on top.
     """
     found = list(timings(load_spec(file).slos))
     if as_json:

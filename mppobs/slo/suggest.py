@@ -14,8 +14,9 @@ from fractions import Fraction
 from typing import Final
 
 from mppobs.model import JobOutcome, RunKind
-from mppobs.slo.budget import allowed_bad
-from mppobs.slo.model import Bounds, Counts, IndicatorKind, Slo
+from mppobs.slo.budget import allowed_bad, is_sparse
+from mppobs.slo.lint import legs_of
+from mppobs.slo.model import Bounds, Counts, EventUnit, IndicatorKind, Slo
 from mppobs.slo.replay import Past, replay
 
 LADDER: Final = tuple(
@@ -43,7 +44,17 @@ class Suggestion:
     @property
     def budget(self) -> Fraction:
         """Return how many events of a period may be bad, at the rate of the history."""
-        return allowed_bad(round(self.counts.total / self.days * self.slo.period_days), self.slo.objective)
+        return allowed_bad(_in_period(self.counts, self.days, self.slo.period_days), self.slo.objective)
+
+    @property
+    def can_alert(self) -> bool:
+        """
+        Return whether each of its alerts can fire; what cannot is refused by `mppobs generate`.
+
+        An objective that is far below 100 % is not: even an outage burns its budget too slowly for the fast alerts.
+        """
+        legs = legs_of(self.slo)
+        return is_sparse(self.slo) or all(leg.reachable(self.slo.objective, self.slo.period_days) for leg in legs)
 
 
 def suggest(history: Sequence[Past], now_ns: int, *, team: str = "team", period_days: int = 30) -> list[Suggestion]:
@@ -84,9 +95,15 @@ def _strictest(slo: Slo, runs: Sequence[Past], now_ns: int, days: float) -> list
             chosen = Slo(
                 slo.team, slo.name, slo.indicator, objective, slo.period_days, slo.pipeline, bounds=slo.bounds,
                 exclude=_LEFT_OUT,
+                expected_events=_in_period(counts, days, slo.period_days) if slo.unit is EventUnit.JOB else 0,
             )  # fmt: skip
             return [Suggestion(chosen, counts, days)]
     return []
+
+
+def _in_period(counts: Counts, days: float, period_days: int) -> int:
+    """Return how many events a period has at the rate of the history."""
+    return round(counts.total / days * period_days)
 
 
 def rounded_up(seconds: float) -> int:

@@ -15,6 +15,7 @@ from mppobs.cli.main import run
 from mppobs.model import JobOutcome, RunKind
 from mppobs.slo.budget import allowed_bad
 from mppobs.slo.indicators import JobFacts, ShardFacts
+from mppobs.slo.lint import Check, lint
 from mppobs.slo.model import Bounds, Counts, IndicatorKind, Slo
 from mppobs.slo.replay import Past, replay
 from mppobs.slo.suggest import LADDER, MIN_RUNS, SLACK, suggest
@@ -72,6 +73,8 @@ def test_suggestions_would_have_been_kept_with_half_of_the_budget_left(rows: lis
         assert stricter == each.slo.objective or counts.bad * SLACK > budget or budget < 1
         (again,) = replay([each.slo], runs, NOW)
         assert again.counts == counts
+        refused = any(finding.check is Check.UNREACHABLE_LEG for finding in lint([each.slo]))
+        assert each.can_alert == (not refused)
 
 
 def test_drills_and_backfills_suggest_nothing() -> None:
@@ -111,6 +114,9 @@ def test_replay_of_an_aggregator_s_store_is_what_it_counted(tmp_path: Path, caps
         assert run(("slo", "suggest", state, "--days=36500", "--json")) == 0
         suggested = json.loads(capsys.readouterr().out)
         assert run(("slo", "suggest", state, "--days=36500")) == 0
+        suggestions = capsys.readouterr().out
+        assert run(("slo", "replay", str(tmp_path / "again.yaml"), state, "--days=1")) == 0
+        unseen = capsys.readouterr().out.splitlines()
     finally:
         rig.close()
 
@@ -118,6 +124,8 @@ def test_replay_of_an_aggregator_s_store_is_what_it_counted(tmp_path: Path, caps
         name: (counts.total, counts.bad) for name, counts in counted.items()
     }
     assert "risk/nightly-job-success" in table
+    assert unseen[2].split()[1:] == ["–", "95", "%", "–", "0", "0", "–", "–"], "no events are no full budget"
+    assert suggestions.count("too low") == 1 + sum(not each["can_alert"] for each in suggested)
     assert {each["indicator"]: each["objective_ratio"] for each in suggested} == {
         "job-success": 0.8,
         "shard-success": 0.5,
