@@ -52,7 +52,7 @@ THIRD_PARTY: dict[str, set[str]] = {
 """The installed packages that a part may import at all, also inside a function."""
 
 SIMULATED = (
-    "draw", "model", "fate", "places", "jobs", "observe", "world", "run", "tally", "effects", "scenarios",
+    "draw", "model", "fate", "places", "jobs", "observe", "timetable", "world", "run", "tally", "effects", "scenarios",
 )  # fmt: skip
 """What of a simulation reads no file and no clock: all but the estate and what it writes."""
 

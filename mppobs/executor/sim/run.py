@@ -7,7 +7,6 @@ the outputs in place tell; or it may live and get nothing through for a while.
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import random
 from collections import deque
@@ -46,12 +45,12 @@ from mppobs.executor.sim.jobs import COMMITTED, OPEN, JobState, StageState
 from mppobs.executor.sim.model import Cluster, JobModel
 from mppobs.executor.sim.observe import Observer, Tried
 from mppobs.executor.sim.places import Running, SimWorker
+from mppobs.executor.sim.timetable import NEVER, Step, Timetable
 from mppobs.executor.sim.world import World
 from mppobs.model import AttemptOutcome, Reason, ShardOutcome
 
 LEASE: Final = 30.0
 """Seconds after which the standby takes over where the fault does not say."""
-_NEVER: Final = 1 << 62
 _NO_BUDGETS: Final[Mapping[str, float]] = MappingProxyType({})
 _NS: Final = 1e9
 
@@ -100,25 +99,24 @@ class Simulation:
         self._watched = type(self._observer).tried is not Observer.tried or bool(budgets)
         self._left = dict(budgets)
         self._scheduler: Scheduler | None = Scheduler(random.Random(seed), self._policy)
-        self._control = sorted(_steps(arm(faults, start_ns)), key=lambda step: step[0])
+        self._times = Timetable(start_ns, int(beat * _NS), self._steps(arm(faults, start_ns)))
         self._stalled = False
         self._backlog: list[Event] = []
-        self._arrivals: list[tuple[int, int, JobModel]] = []
-        self._submitted = 0
         self._open: dict[str, JobState] = {}
         self._orphaned: dict[str, JobState] = {}
         self._workers: dict[str, SimWorker] = {}
         self._todo: deque[Event] = deque()
-        self._wake_ns = _NEVER
-        self._beat_ns = int(beat * _NS)
-        self._next_beat = start_ns if beat else _NEVER
-        self._news: dict[type, Callable[[Any], Event]] = {
+        self._news = self._all_news()
+        self._deeds = self._all_deeds()
+
+    def _all_news(self) -> dict[type, Callable[[Any], Event]]:
+        """Return what is noted of each kind of event before the scheduler is told."""
+        return {
             AttemptStarted: self._on_started,
             AttemptEnded: self._on_ended,
             WorkerUp: self._on_up,
             WorkerLost: self._on_lost,
         }
-        self._deeds = self._all_deeds()
 
     def _all_deeds(self) -> dict[type, Callable[[Any], None]]:
         """Return what is done about each kind of action."""
@@ -139,8 +137,7 @@ class Simulation:
 
     def submit(self, job: JobModel, at: float = 0.0) -> None:
         """Have a job submitted so many seconds from now."""
-        self._submitted += 1
-        heapq.heappush(self._arrivals, (self.world.now_ns + int(at * _NS), self._submitted, job))
+        self._times.submit(job, self.world.now_ns + int(at * _NS))
 
     def grant(self, tenant: str, usd: float) -> None:
         """Give a tenant more to spend, or less; the scheduler is told where that makes a difference."""
@@ -153,12 +150,11 @@ class Simulation:
 
     def run(self, until: float | None = None) -> None:
         """Let time pass until every job has ended, or for so many seconds."""
-        end = _NEVER if until is None else self.world.now_ns + int(until * _NS)
-        world = self.world
-        while self._arrivals or self._open:
-            due = self._due()
-            limit = min(due, end)
-            if limit == _NEVER and world.next_ns < 0:
+        end = NEVER if until is None else self.world.now_ns + int(until * _NS)
+        world, times = self.world, self._times
+        while times.arrivals or self._open:
+            limit = min(times.due(), end)
+            if limit == NEVER and world.next_ns < 0:
                 raise RuntimeError(f"nothing happens any more, but {len(self._open)} jobs are open")
             event = world.next(limit)
             if event is not None:
@@ -170,25 +166,16 @@ class Simulation:
 
     # Time
 
-    def _due(self) -> int:
-        """Return when something is to be done besides what happens in the world."""
-        arrival = self._arrivals[0][0] if self._arrivals else _NEVER
-        control = self._control[0][0] if self._control else _NEVER
-        return min(self._wake_ns, arrival, control, self._next_beat)
-
     def _on_time(self, now_ns: int) -> None:
         """Do what is due."""
-        while self._control and self._control[0][0] <= now_ns:
-            self._control.pop(0)[1](self)
-        while self._arrivals and self._arrivals[0][0] <= now_ns:
-            self._arrive(heapq.heappop(self._arrivals)[2])
-        if self._wake_ns <= now_ns:
-            self._wake_ns = _NEVER
+        for step in self._times.steps(now_ns):
+            step()
+        for job in self._times.arrived(now_ns):
+            self._arrive(job)
+        if self._times.rings(now_ns):
             self._hear(Tick())
-        if self._next_beat <= now_ns:
-            self._next_beat = now_ns + self._beat_ns
-            if self._scheduler is not None:
-                self._observer.beat(self._scheduler.load(), now_ns)
+        if self._times.beats(now_ns) and self._scheduler is not None:
+            self._observer.beat(self._scheduler.load(), now_ns)
 
     def _arrive(self, model: JobModel) -> None:
         job = JobState(model, len(self.jobs), self.world.now_ns)
@@ -199,12 +186,25 @@ class Simulation:
 
     # The coordinator
 
+    def _steps(self, faults: Iterable[ArmedFault]) -> list[tuple[int, Step]]:
+        """Return what is done to the coordinator, and when."""
+        steps: list[tuple[int, Step]] = []
+        for fault, begin, end in faults:
+            if fault.kind is FaultKind.COORDINATOR:
+                takeover = end if fault.lasts else begin + int(LEASE * _NS)
+                steps += [(begin, self.kill), (takeover, self.take_over)]
+            elif fault.kind is FaultKind.STALLED_CONTROL:
+                steps.append((begin, self.stall))
+                if fault.lasts:
+                    steps.append((end, self.go_on))
+        return steps
+
     def kill(self) -> None:
         """Have the coordinator die. Workers finish what they run, and put it in place."""
         if self._scheduler is not None:
             for job in self._open.values():
                 job.write_down(self._scheduler)
-        self._scheduler, self._wake_ns = None, _NEVER
+        self._scheduler, self._times.alarm_ns = None, NEVER
         self._observer.control("killed", self.world.now_ns)
 
     def take_over(self) -> None:
@@ -377,23 +377,9 @@ class Simulation:
         self._observer.ended(job, self.world.now_ns)
 
     def _wait_until(self, action: WaitUntil) -> None:
-        self._wake_ns = action.time_ns
+        self._times.alarm_ns = action.time_ns
 
     def _place(self, attempt: AttemptId) -> tuple[JobState, StageState]:
         """Return the job and the stage of an attempt, which may be of an earlier coordinator."""
         job = self._open.get(attempt.job) or self._orphaned[attempt.job]
         return job, job.stages[attempt.stage]
-
-
-def _steps(faults: Iterable[ArmedFault]) -> list[tuple[int, Callable[[Simulation], None]]]:
-    """Return what is done to the coordinator, and when."""
-    steps: list[tuple[int, Callable[[Simulation], None]]] = []
-    for fault, begin, end in faults:
-        if fault.kind is FaultKind.COORDINATOR:
-            takeover = end if fault.lasts else begin + int(LEASE * _NS)
-            steps += [(begin, Simulation.kill), (takeover, Simulation.take_over)]
-        elif fault.kind is FaultKind.STALLED_CONTROL:
-            steps.append((begin, Simulation.stall))
-            if fault.lasts:
-                steps.append((end, Simulation.go_on))
-    return steps
