@@ -168,7 +168,8 @@ def _loader(text: str, name: str) -> Iterator[yaml.SafeLoader]:
         yield loader
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
-        raise ConfigError(f"{name}:{mark.line + 1 if mark else 1}: {error.problem}") from error
+        what = f"{error.context}, {error.problem}" if (error.problem or "").startswith("but ") else error.problem
+        raise ConfigError(f"{name}:{mark.line + 1 if mark else 1}: {what}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{name}: {error}") from error
     finally:

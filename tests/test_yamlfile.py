@@ -24,6 +24,7 @@ def test_an_unknown_key_names_file_line_and_the_nearest_word() -> None:
         ("a: [1\n", r"x:2: .*"),
         ("a: !!python/object/apply:os.system ['true']\n", r"x:1: .*"),
         ("a: *nobody\n", "x:1: found undefined alias"),
+        ("a: 1\n---\na: 2\n", "x:2: expected a single document in the stream, but found another document"),
     ],
 )
 def test_what_is_no_plain_yaml_is_refused_with_its_line(text: str, message: str) -> None:

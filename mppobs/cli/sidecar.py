@@ -98,7 +98,8 @@ def _parameter(name: str, kind: Any, default: Any, option: Any) -> inspect.Param
 def _help(name: str, field: FieldInfo) -> str:
     """Return a setting's documentation, its default, and its name in the environment."""
     text = " ".join((field.description or "").split())
-    usual = "" if field.default in (None, PydanticUndefined) else f"{shown(field.default, mark_of(field))} by default; "
+    nothing = field.default in (None, PydanticUndefined, ())
+    usual = "" if nothing else f"{shown(field.default, mark_of(field))} by default; "
     return f"{text} ({usual}{ENV_PREFIX}{name.upper()})"
 
 

@@ -99,7 +99,7 @@ def status_table(slos: list[dict[str, Any]]) -> Grid:
         made.add_row(
             each["slo"],
             each["owner"] or show.NONE,
-            _last(each["latched"]),
+            _last(each),
             _objective(each["objective_ratio"]),
             show.count(period["events"]),
             show.marked(period["bad_events"], show.DOUBTFUL),
@@ -246,11 +246,11 @@ def _more(slo: dict[str, Any]) -> str:
     return show.count(left // 1)
 
 
-def _last(latched: bool | None) -> Text:
-    """Return how the newest event was, where that is what alerts."""
-    if latched is None:
+def _last(slo: dict[str, Any]) -> Text:
+    """Return how the newest event was, where that is what alerts and there has been one."""
+    if slo["latched"] is None or not slo["events"]:
         return Text(show.NONE, show.QUIET)
-    return Text("bad", show.BAD) if latched else Text("good", show.GOOD)
+    return Text("bad", show.BAD) if slo["latched"] else Text("good", show.GOOD)
 
 
 def _left(ratio: float) -> Text:

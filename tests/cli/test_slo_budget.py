@@ -12,7 +12,8 @@ import pytest
 from mppobs.cli.main import run
 from mppobs.sidecar.view import View
 from mppobs.sidecar.web import build_app
-from tests.sidecar.handmade import HandMade, listening, parts, populated
+from mppobs.slo.evaluate import Tally
+from tests.sidecar.handmade import HandMade, listening, parts, populated, promises
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +62,19 @@ def test_what_prometheus_counts_has_a_row_without_figures(capsys: pytest.Capture
     assert cells(lines[4]) == ["web/gateway", "edge", "–", "99 %", "–", "–", "–", "in Prometheus", "–", "–", "–"]
     assert cells(month[4]) == ["web/gateway", "edge", "in Prometheus", "99 %", "–", "–", "–", "–", "–"]
     assert all("`mppobs slo status web/gateway` says" in " ".join(text[5:]) for text in (lines, month))
+
+
+def test_an_slo_without_events_has_no_last_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing has been good yet: what alerts by its newest event waits for one."""
+    nightly = promises()[0]
+    unseen = replace(nightly, tally=Tally(nightly.slo.full_name, "", nightly.slo.objective, 0), latched=False)
+    with listening(build_app(parts(HandMade(current=View(slos=[unseen]))))) as found:
+        monkeypatch.setenv("MPPOBS_SIDECAR_URL", found)
+        row = cells(shown(capsys, "status").splitlines()[2])
+
+    assert row[:5] == ["risk/nightly-on-time", "scoring", "–", "90 %", "0"]
 
 
 def test_status_of_one_that_prometheus_counts_says_what_to_ask(capsys: pytest.CaptureFixture[str]) -> None:
