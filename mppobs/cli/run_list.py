@@ -7,6 +7,7 @@ from typing import Final
 from mppobs.cli import show
 from mppobs.executor.backends.make import BackendKind
 from mppobs.executor.faults import KINDS
+from mppobs.workloads.base import Value
 from mppobs.workloads.registry import WORKLOADS, Workload
 
 _BACKENDS: Final = {
@@ -31,7 +32,7 @@ def print_list(as_json: bool, *, faults_alone: bool) -> None:
         return
     workloads = show.table("Workloads", ("name", "pattern", "what it is"), (), prose=("what it is",))
     for each in WORKLOADS.values():
-        knobs = "".join(f" --set {knob.name}={knob.default}" for knob in each.parameters)
+        knobs = "".join(f" --set {knob.name}={_said(knob.default)}" for knob in each.parameters)
         workloads.add_row(each.name, each.pattern, f"{each.summary}{'. ' + knobs.strip() if knobs else ''}")
     backends = show.table("Backends", ("name", "what it is"), (), prose=("what it is",))
     for kind, what in _BACKENDS.items():
@@ -41,6 +42,11 @@ def print_list(as_json: bool, *, faults_alone: bool) -> None:
         console.print(table)
         console.print()
     _print_faults(as_json=False)
+
+
+def _said(value: Value) -> str:
+    """Return a parameter's value as people write it."""
+    return ("on" if value else "off") if isinstance(value, bool) else str(value)
 
 
 def _print_faults(as_json: bool) -> None:

@@ -40,6 +40,9 @@ _WRITTEN = ("journals", "metrics", "slo.yaml", "summary.json")
 _FIGURES = ("workers", "jobs", "failed", "late", "p95", "retries", "copies", "busy", "attempts cost", "nodes cost")
 
 
+FaultText = Annotated[list[str] | None, typer.Option(metavar="KIND[:KEY=VALUE,…]", help="As for mppobs run. Repeat.")]
+
+
 def simulate(
     *,
     scenario: Annotated[str, typer.Option(help=f"Rehearse one situation instead: {', '.join(SCENARIOS)}.")] = "",
@@ -51,7 +54,7 @@ def simulate(
     workers: Annotated[str, typer.Option(help="Cluster size; several, N,M,…, compare them and write nothing.")] = "",
     spot: Annotated[float, typer.Option(help="Share of the nodes that are spot.", min=0, max=1)] = 0.0,
     autoscale: Annotated[bool, typer.Option("--autoscale", help="Let the cluster follow the work.")] = False,
-    fault: Annotated[list[str] | None, typer.Option(help="KIND:severity=…,at=…,for=…,target=…; repeatable.")] = None,
+    fault: FaultText = None,
     faults: Annotated[Path | None, typer.Option(help="A file of faults, one a line; # begins a comment.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write journals, metrics and slo.yaml below it.")] = None,
     step: Annotated[float, typer.Option(help="Seconds between two samples of a series.", min=60, max=86_400)] = 900.0,
