@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,16 @@ def test_a_missing_package_is_told_before_the_run(
     status, _, errors = told(capsys, workload, "--data", tmp_path / "data")
     assert (status, errors) == (2, f"mppobs: {package} is not installed: pip install 'mppobs[demo]'\n")
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(("backend", "package"), [("dask", "distributed"), ("ray", "ray")])
+def test_an_engine_that_is_not_installed_is_told(
+    capsys: pytest.CaptureFixture[str], data: Path, monkeypatch: pytest.MonkeyPatch, backend: str, package: str
+) -> None:
+    """With what to install, and what was not opened is closed without a word."""
+    monkeypatch.setitem(sys.modules, package, None)
+    status, _, errors = told(capsys, *SMALL, "--data", data, "--backend", backend)
+    assert (status, errors) == (2, f"mppobs: the {backend} backend needs {package}: pip install 'mppobs[{backend}]'\n")
 
 
 def test_a_fault_that_does_not_begin_is_told(capsys: pytest.CaptureFixture[str], data: Path) -> None:
