@@ -205,7 +205,8 @@ class Scheduler:
                 self._take_back(running)
         outcome = AttemptOutcome.PREEMPTED if event.reason is Reason.PREEMPTED else AttemptOutcome.ERROR
         for running in started:
-            self._on_ended(AttemptEnded(running.attempt, outcome, event.reason), now_ns)
+            ran_ns = now_ns - running.started_ns
+            self._on_ended(AttemptEnded(running.attempt, outcome, event.reason, ran_ns), now_ns)
 
     def _take_back(self, running: Running) -> None:
         """Line up a shard again whose attempt never started: nobody is to blame, and its number is given again."""

@@ -6,8 +6,10 @@ All are pure: chance is a generator that the caller seeded, times are integer na
 
 from mppobs.executor.policies.placing import (
     MAX_WINDOW,
+    avoids_zone,
     memory_after_oom,
     order_largest_first,
+    wait_for_zone,
     waits_for_data,
     window_by_duration,
 )
@@ -38,9 +40,9 @@ from mppobs.executor.policies.straggling import (
 
 __all__ = [
     "MAX_WINDOW", "SECOND", "Autoscale", "Blame", "Policy", "Share", "SlowNodes", "Speculation", "Splitting", "Spot",
-    "backoff_after_loss", "backoff_full_jitter", "backoff_half_jitter", "blame_for", "cause_of", "check_after",
-    "due_at", "fewer_at_a_time", "is_copied", "is_enough_fewer", "is_enough_more", "is_skewed", "is_split_running",
-    "memory_after_oom", "more_at_a_time", "most_aside", "most_copies", "order_largest_first", "parts_of",
-    "retry_budget", "share_used", "straggles_after", "time_left", "waits_for_data", "window_by_duration",
-    "workers_wanted",
+    "avoids_zone", "backoff_after_loss", "backoff_full_jitter", "backoff_half_jitter", "blame_for", "cause_of",
+    "check_after", "due_at", "fewer_at_a_time", "is_copied", "is_enough_fewer", "is_enough_more", "is_skewed",
+    "is_split_running", "memory_after_oom", "more_at_a_time", "most_aside", "most_copies", "order_largest_first",
+    "parts_of", "retry_budget", "share_used", "straggles_after", "time_left", "wait_for_zone", "waits_for_data",
+    "window_by_duration", "workers_wanted",
 ]  # fmt: skip

@@ -151,6 +151,8 @@ class Policy:
     """Whether a stage whose attempts are throttled runs fewer at a time, until they are not."""
     memory_retry: bool = True
     """Whether a shard that ran out of memory goes to a worker with more, or has a node to itself."""
+    zones: bool = True
+    """Whether a shard that was lost with its worker is next tried in another zone, where there is one."""
     speculation: Speculation | None = Speculation()
     splitting: Splitting | None = Splitting()
     slow_nodes: SlowNodes | None = SlowNodes()
@@ -174,6 +176,7 @@ class Policy:
             retry_budget=False,
             back_pressure=False,
             memory_retry=False,
+            zones=False,
             speculation=None,
             splitting=None,
             slow_nodes=None,

@@ -18,7 +18,7 @@ from mppobs.model import AttemptOutcome
 _MANY_STALE = 1000
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Parked:
     """A shard that waits for a worker that suits it."""
 

@@ -63,8 +63,13 @@ class Decider:
         rivals = stage.copies(shard)
         for rival in rivals:
             self._book.stop(rival, AttemptOutcome.SUPERSEDED)
-        if not rivals and shard in stage.special:
-            self._book.give_node_back(stage.special[shard])
+        special = stage.special.get(shard)
+        if special is None:
+            return
+        if not special.is_bound:
+            del stage.special[shard]
+        elif not rivals:
+            self._book.give_node_back(special)
 
     def try_again(self, running: Running, event: AttemptEnded, now_ns: int) -> None:
         """Count an attempt that came to nothing against its limit; retry the shard, now or later, or give it up."""
@@ -142,6 +147,10 @@ class Decider:
             special.memory = max(special.memory, used)
         if policy.spot is not None and blame is Blame.EVICTION and count >= policy.spot.evictions:
             stage.special.setdefault(shard, Special()).on_demand = True
+        if policy.zones and len(self._book.pool.zones) > 1 and policies.avoids_zone(blame, event.reason):
+            special = stage.special.setdefault(shard, Special())
+            special.zones |= running.worker.zone
+            special.wait_ns = policies.wait_for_zone(event.duration_ns, stage.timing.mean_ns)
 
     def _give_up(self, stage: Stage, attempt: AttemptId, outcome: AttemptOutcome, reason: Reason) -> None:
         """Decide a shard as failed, and do with the job what it asked for in that case."""

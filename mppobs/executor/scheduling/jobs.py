@@ -55,7 +55,7 @@ class Running:
 class Special:
     """What a shard needs of a worker that others of its stage do not."""
 
-    __slots__ = ("memory", "node", "on_demand", "out_of_memory")
+    __slots__ = ("memory", "node", "on_demand", "out_of_memory", "wait_ns", "zones")
 
     def __init__(self) -> None:
         self.out_of_memory = False
@@ -65,6 +65,15 @@ class Special:
         """The worker should not be evicted."""
         self.node: Node | None = None
         """What is kept for it, while that empties and while it runs there."""
+        self.zones = 0
+        """Those in which it was lost with its worker, a bit for each."""
+        self.wait_ns = 0
+        """For how long it passes on workers in those; 0 for not at all."""
+
+    @property
+    def is_bound(self) -> bool:
+        """Return whether it needs something of its worker; else it only prefers a zone."""
+        return self.out_of_memory or self.on_demand
 
 
 class Timing:

@@ -61,14 +61,15 @@ class Placer:
         if worker is None:
             return self._await_room(stage, groups)
         shard = stage.pop()
+        special = stage.special.get(shard) if stage.special else None
         if shard < 0:
             worker.group.enlist(worker)
-        elif stage.special and shard in stage.special:
-            worker.group.enlist(worker)
-            if not self._place_special(stage, shard, stage.special[shard]):
-                self._book.parked.append(Parked(stage, shard))
-        else:
+        elif special is None or (not special.is_bound and not self._passes_on(special, worker, groups)):
             self._submit(stage, shard, worker)
+        else:
+            worker.group.enlist(worker)
+            if not self._place_special(stage, shard, special):
+                self._park(stage, shard, special, now_ns)
         # Mostly one worker was free: then there is no need to ask whose turn it would be with another.
         return window > 1 or bool(self._book.pool.idle_nodes)
 
@@ -225,11 +226,42 @@ class Placer:
                 return self._place_alone(stage, shard, special, groups)
             self._book.give_node_back(special)
             groups = larger
-        worker = pool.take(1, groups)
+        if self._has_other_zone(special, groups):
+            worker = pool.take_idle(groups, special.zones)
+        else:
+            worker = pool.take(1 if special.is_bound else policies.window_by_duration(stage.timing.mean_ns), groups)
         if worker is None:
             return False
         self._submit(stage, shard, worker)
         return True
+
+    def _has_other_zone(self, special: Special, groups: list[Group]) -> bool:
+        """Return whether a shard still waits for a zone that it was not lost in, and such workers are there."""
+        return special.wait_ns > 0 and any(group.has_open(special.zones) for group in groups)
+
+    def _passes_on(self, special: Special, worker: Worker, groups: list[Group] | None) -> bool:
+        """Return whether a shard does not take a worker with room, since it was lost in that zone."""
+        all_groups = self._book.pool.all_groups
+        return bool(worker.zone & special.zones) and self._has_other_zone(special, groups or all_groups)
+
+    def _park(self, stage: Stage, shard: int, special: Special, now_ns: int) -> None:
+        """Have a shard wait for a worker that suits it; in any zone, when it has waited for long enough."""
+        book, parked = self._book, Parked(stage, shard)
+        book.parked.append(parked)
+
+        def take_any_zone(_: int) -> None:
+            if parked not in book.parked:
+                return
+            special.wait_ns = 0
+            if not special.is_bound and self._is_wanted(parked):
+                # In the line it is placed at once; of those that are parked only some are looked at after an event.
+                book.parked.remove(parked)
+                stage.again.appendleft(shard)
+                book.enlist(stage)
+                book.pool.freed = True
+
+        if special.wait_ns > 0:
+            book.timers.at(now_ns + special.wait_ns, take_any_zone)
 
     def _place_alone(self, stage: Stage, shard: int, special: Special, groups: list[Group]) -> bool:
         """Place a shard on a node that has nothing else to do, which is kept for it from now on."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -39,16 +39,18 @@ class Node:
 class Worker:
     """A worker and the attempts that it holds, in the order in which it runs them."""
 
-    __slots__ = ("draining", "group", "held", "listed", "memory", "name", "node", "open")
+    __slots__ = ("draining", "group", "held", "listed", "memory", "name", "node", "open", "zone")
 
-    def __init__(self, event: WorkerUp, node: Node, group: Group) -> None:
+    def __init__(self, event: WorkerUp, node: Node, group: Group, zone: int) -> None:
         self.name = event.worker
         self.memory = event.memory_bytes
         self.node = node
         self.group = group
+        self.zone = zone
+        """The bit that stands for its zone. Workers of which no zone is known are in one together."""
         self.held: dict[Running, None] = {}
         self.draining = False
-        self.open = True
+        self.open = False
         """Whether it may be given attempts."""
         self.listed = 0
         """Bit n is set while the group's list of workers that hold n attempts has an entry for this one."""
@@ -57,7 +59,7 @@ class Worker:
 class Group:
     """Workers that are alike in what they may be asked for; finds the least busy one in constant time."""
 
-    __slots__ = ("_by_load", "_filled", "memory", "spot", "up", "waiting")
+    __slots__ = ("_by_load", "_filled", "_idle", "memory", "open_in", "spot", "up", "waiting")
 
     def __init__(self, spot: bool, memory: int) -> None:
         self.spot = spot
@@ -66,6 +68,10 @@ class Group:
         """Workers that are up and stay so."""
         self.waiting: dict[Stage, None] = {}
         """Stages that may use only some groups, and wait for room in this one."""
+        self.open_in: defaultdict[int, int] = defaultdict(int)
+        """Workers by zone that may be given attempts."""
+        self._idle: defaultdict[int, dict[Worker, None]] = defaultdict(dict)
+        """All workers by zone that hold nothing and may be given attempts, and some of which that was so."""
         self._filled = 0
         """Bit n is set while the list of workers that hold n attempts is not empty."""
         self._by_load: list[deque[Worker]] = [deque() for _ in range(MAX_WINDOW)]
@@ -73,6 +79,8 @@ class Group:
     def enlist(self, worker: Worker) -> None:
         """Make a worker findable after what it holds has changed."""
         load = len(worker.held)
+        if load == 0:
+            self._idle[worker.zone][worker] = None
         # Entries are not removed when the load changes, only skipped; the bit keeps them to one per load.
         if load < MAX_WINDOW and not worker.listed >> load & 1:
             worker.listed |= 1 << load
@@ -103,6 +111,23 @@ class Group:
             self._filled ^= 1 << load
         return worker
 
+    def take_idle(self, avoid: int) -> Worker | None:
+        """Return a worker outside some zones that holds nothing. The caller lists it again."""
+        for zone, workers in self._idle.items():
+            while workers and not zone & avoid:
+                worker, _ = workers.popitem()
+                if worker.open and not worker.held:
+                    return worker
+        return None
+
+    def has_open(self, avoid: int) -> bool:
+        """Return whether workers outside some zones may be given attempts, once they have room."""
+        return any(count and not zone & avoid for zone, count in self.open_in.items())
+
+    def forget(self, worker: Worker) -> None:
+        """Take out a worker that is given nothing more."""
+        self._idle[worker.zone].pop(worker, None)
+
 
 class Pool:
     """All workers that are up, with their nodes and groups."""
@@ -122,6 +147,8 @@ class Pool:
         """Nodes with workers that hold nothing."""
         self.kept = 0
         """Nodes that are kept, or in use, for attempts that need all of their memory."""
+        self.zones: dict[str, int] = {}
+        """The bits that stand for zones."""
         self.all_groups: list[Group] = []
         self._groups: dict[tuple[bool, int], Group] = {}
         self._allowed: dict[tuple[bool, int], list[Group]] = {}
@@ -139,8 +166,9 @@ class Pool:
             group = self._groups[key] = Group(*key)
             # Those that may be evicted come first: who may run anywhere leaves the others to those who may not.
             self.all_groups = sorted(self._groups.values(), key=lambda each: (not each.spot, each.memory))
-        worker = self.workers[event.worker] = node.workers[event.worker] = Worker(event, node, group)
-        worker.open = not node.aside_until and not node.alone
+        zone = self.zones.setdefault(event.zone, 1 << len(self.zones))
+        worker = self.workers[event.worker] = node.workers[event.worker] = Worker(event, node, group, zone)
+        _open(worker, not node.aside_until and not node.alone)
         self.count_idle(node, 1)
         self._change(group, 1)
         self.enlist(worker)
@@ -201,6 +229,10 @@ class Pool:
             worker.group.enlist(worker)
         return found
 
+    def take_idle(self, groups: Sequence[Group], avoid: int) -> Worker | None:
+        """Return a worker of some groups and outside some zones that holds nothing. The caller lists it again."""
+        return next((worker for group in groups if (worker := group.take_idle(avoid)) is not None), None)
+
     def allowed(self, on_demand: bool, memory: int) -> list[Group]:
         """
         Return the groups that will do: not to be evicted, and with so much memory.
@@ -221,7 +253,9 @@ class Pool:
         """Give a worker nothing more; `None` for one that is not known."""
         worker = self.workers.get(name)
         if worker is not None and not worker.draining:
-            worker.draining, worker.open = True, False
+            worker.draining = True
+            _open(worker, False)
+            worker.group.forget(worker)
             self._change(worker.group, -1)
         return worker
 
@@ -239,7 +273,7 @@ class Pool:
         """Make the workers of a node findable, or not, after what keeps them from being used has changed."""
         is_open = not node.aside_until and not node.alone
         for worker in node.workers.values():
-            worker.open = is_open and not worker.draining
+            _open(worker, is_open and not worker.draining)
             if worker.open:
                 self.enlist(worker)
         self.freed = True
@@ -287,3 +321,10 @@ class Pool:
             for each in self.all_groups:
                 self.woken += each.waiting
                 each.waiting.clear()
+
+
+def _open(worker: Worker, is_open: bool) -> None:
+    """Note whether a worker may be given attempts."""
+    if worker.open is not is_open:
+        worker.open = is_open
+        worker.group.open_in[worker.zone] += 1 if is_open else -1

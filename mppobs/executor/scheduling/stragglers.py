@@ -100,7 +100,8 @@ class Watch:
             self._split_running(running, max(expected - elapsed, 0.0), expected)
             return 0.0
         left = policies.time_left(elapsed, running.progress)
-        if shard in stage.special:
+        special = stage.special.get(shard)
+        if special is not None and special.is_bound:
             return 0.0  # it is where it is for a reason
         return left if policies.is_copied(left, expected) else 0.0
 

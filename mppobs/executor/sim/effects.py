@@ -130,6 +130,11 @@ def touchy() -> JobModel:
     return JobModel("effects", "effects-1", (stage,))
 
 
+def _dying(minutes: int) -> tuple[str, ...]:
+    """Return the faults that kill all nodes of a zone every minute; others come in their place soon."""
+    return tuple(f"zone-loss:at={60 * minute},target=zone-b" for minute in range(1, minutes + 1))
+
+
 EFFECTS: Final[tuple[Effect, ...]] = (
     Effect(
         "8 x skew", "F1", ("skew:severity=8",), "splitting", replace(_ON, splitting=None), "p99", one_stage,
@@ -162,6 +167,10 @@ EFFECTS: Final[tuple[Effect, ...]] = (
     Effect(
         "a zone dies", "F6", ("zone-loss:at=120",), "losses are reassigned", _ON, "failed",
         lambda: _going_on(one_stage()), lambda: _going_on(touchy()),
+    ),
+    Effect(
+        "a zone dies every minute", "F6", _dying(30), "lost shards go to another zone",
+        replace(_ON, zones=False), "failed", lambda: _going_on(one_stage()), cluster=replace(_CLUSTER, replacement=15.0),
     ),
     Effect(
         "3 x memory in a tenth of the shards", "F7", ("memory:severity=3",), "memory-aware retry",

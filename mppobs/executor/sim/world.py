@@ -241,8 +241,8 @@ class World:
 
     # Nodes
 
-    def _hire(self, seconds: float) -> None:
-        """Have a new node boot, and its workers report after that."""
+    def _hire(self, seconds: float, zone: str = "") -> None:
+        """Have a new node boot, in a zone or where it is its turn, and its workers report after that."""
         cluster = self.cluster
         self._hired += 1
         number = self._hired
@@ -250,7 +250,8 @@ class World:
         spot = int(number * cluster.spot_share) > int((number - 1) * cluster.spot_share)
         speed = lognormal(cluster.speed_sigma, self._seed, number, 3)
         self._booting += 1
-        node = Node(f"node-{number}", number, f"zone-{'abcdefghijklmnop'[number % cluster.zones % 16]}", spot, speed)
+        zone = zone or f"zone-{'abcdefghijklmnop'[number % cluster.zones % 16]}"
+        node = Node(f"node-{number}", number, zone, spot, speed)
         self._later(seconds, self._boot, node)
 
     def _boot(self, node: Node) -> None:
@@ -299,7 +300,8 @@ class World:
                 self._forget(running)
             self._later(0.0 if announced else self.cluster.detection, self._tell, WorkerLost(worker.name, reason))
         if replace and self._staying + self._booting < self._wanted:
-            self._hire(away or self.cluster.replacement)
+            # In its zone: whoever keeps nodes in several has a group of them in each.
+            self._hire(away or self.cluster.replacement, node.zone)
 
     # Faults and time
 

@@ -80,6 +80,15 @@ def test_lost_workers_lose_no_shards(name: str) -> None:
     assert off.failed > 0
 
 
+def test_a_zone_that_flaps_loses_no_shards() -> None:
+    """What was lost with a zone goes to another one; sent back, one in ten is lost there until it is given up."""
+    on, off = both("a zone dies every minute")
+
+    assert on.failed == 0
+    assert on.committed == on.planned
+    assert off.failed > 0.1 * off.planned
+
+
 def test_a_shard_that_needs_more_memory_gets_it() -> None:
     """Retries with more room succeed; retries in the same place run out of memory again."""
     on, off = both("3 x memory in a tenth of the shards")
@@ -91,5 +100,5 @@ def test_a_shard_that_needs_more_memory_gets_it() -> None:
 
 def test_every_effect_is_asked_for() -> None:
     """Every comparison is one of these tests', and those that name a failure mode cover F1 to F3 and F5 to F7."""
-    assert len(BY_NAME) == len(EFFECTS) == 9
+    assert len(BY_NAME) == len(EFFECTS) == 10
     assert {effect.mode for effect in EFFECTS} >= {"F1", "F2", "F3", "F5", "F6", "F7"}
