@@ -170,7 +170,8 @@ EFFECTS: Final[tuple[Effect, ...]] = (
     ),
     Effect(
         "a zone dies every minute", "F6", _dying(30), "lost shards go to another zone",
-        replace(_ON, zones=False), "failed", lambda: _going_on(one_stage()), cluster=replace(_CLUSTER, replacement=15.0),
+        replace(_ON, zones=False), "failed", lambda: _going_on(one_stage()),
+        cluster=replace(_CLUSTER, replacement=15.0),
     ),
     Effect(
         "3 x memory in a tenth of the shards", "F7", ("memory:severity=3",), "memory-aware retry",
