@@ -25,6 +25,10 @@ FaultText = Annotated[
     typer.Option("--fault", metavar="KIND[:KEY=VALUE,…]", help="On purpose, such as skew:severity=8,at=5. Repeat."),
 ]
 Shared = Annotated[Path | None, typer.Option(help="Where jobs and exchanged data are; a standby shares it.")]
+Tenant = Annotated[str, typer.Option(metavar="NAME", help="Whose job it is: budgets and fair shares are by tenant.")]
+Budgets = Annotated[
+    str, typer.Option(metavar="URL", help="Ask this sidecar, and wait while the tenant's budget is spent.")
+]
 Standby = Annotated[bool, typer.Option("--standby", help="Take over what dies in --directory; start nothing.")]
 
 
@@ -46,6 +50,8 @@ def run(
     data: Annotated[Path | None, typer.Option(help="Where data is made and kept; by default in the cache.")] = None,
     directory: Shared = None,
     standby: Standby = False,
+    tenant: Tenant = "",
+    budgets: Budgets = "",
     journal: Annotated[Path | None, typer.Option(help="Where it is recorded; removed at the end without this.")] = None,
     sidecar: Annotated[bool, typer.Option("--sidecar", help="Judge it by a sidecar and show the indicators.")] = False,
     serve: Annotated[bool, typer.Option("--serve", help="The same, and keep the sidecar up until Ctrl-C.")] = False,
@@ -67,7 +73,7 @@ def run(
     )  # fmt: skip
     options = RunOptions(
         _workload(name, settings or ()), spec, scale, shards, data or cache_directory(), directory, standby, journal,
-        sidecar=sidecar or serve, serve=serve, quiet=as_json,
+        sidecar=sidecar or serve, serve=serve, quiet=as_json, tenant=tenant, budgets=budgets,
     )  # fmt: skip
     with stopped_by_signals():
         _end(run_workload(options))

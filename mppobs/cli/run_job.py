@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import tempfile
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from rich.console import Console
 
 import mppobs
 from mppobs.cli import show
 from mppobs.cli.beside import SidecarProcess
+from mppobs.cli.client import DEFAULT_URL, TOKEN_VARIABLE, SidecarClient
 from mppobs.cli.fabrics import advice_as_json, advice_table, facts_of
 from mppobs.cli.indicators import indicator_table
 from mppobs.cli.progress import Board
 from mppobs.diagnose.fabric import Advice, Rates, advise
 from mppobs.errors import ConfigError
 from mppobs.executor import Executor
-from mppobs.executor.backends.make import BackendSpec, Made, make_backend
+from mppobs.executor.backends.make import BackendKind, BackendSpec, Made, make_backend
+from mppobs.executor.budgets import BudgetWatch
 from mppobs.executor.faults import Fault, FaultKind, Layer, arm, of_layer
 from mppobs.executor.handle import JobHandle
 from mppobs.executor.plan import Plan
@@ -32,6 +36,8 @@ from mppobs.workloads.base import WrongAnswerError
 from mppobs.workloads.registry import Workload
 
 _JUDGED_SECONDS: Final = 60.0
+_MOST_SLOS: Final = 10_000
+"""That budgets are asked of; a sidecar keeps no more."""
 _PRICES: Final = Path(mppobs.__file__).parent / "workloads" / "prices.yaml"
 
 
@@ -51,8 +57,16 @@ class RunOptions:
     serve: bool
     quiet: bool
     """Whether nothing is said but the JSON at the end."""
+    tenant: str = ""
+    """Whose job it is; as the workload says where it is empty."""
+    budgets: str = ""
+    """The address of the sidecar that is asked whether the tenant's budget is spent; empty for none."""
 
     def __post_init__(self) -> None:
+        if self.budgets and self.spec.kind is BackendKind.SIM:
+            raise ConfigError("--budgets: a simulated job is over before any budget changes; see mppobs simulate")
+        if self.budgets and not _is_address(self.budgets):
+            raise ConfigError(f"--budgets {self.budgets!r} is no address, such as {DEFAULT_URL}")
         if self.standby and self.directory is None:
             raise ConfigError("--standby needs the --directory of the run that it stands by for")
         if self.journal is not None:
@@ -146,12 +160,13 @@ def _run_job(options: RunOptions, scratch: Path, board: Board, told: Told) -> No
     board.wait(f"making the data of {chosen.name} at scale {options.scale:g}")
     chosen.prepare(options.data, options.scale)
     plan = chosen.plan(options.data, options.scale, options.shards)
+    plan = dataclasses.replace(plan, tenant=options.tenant or plan.tenant)
     _require_targets(plan, spec.faults)
     for fault in spec.faults:
         board.say(f"fault     {fault.kind} at {fault.at:g} s: {fault.about.looks}")
     board.wait(f"starting {spec.workers} workers on {spec.kind}")
     made = make_backend(spec)
-    with _executor(options, made, scratch) as executor:
+    with _executor(options, made, scratch) as executor, _budgets(options, executor, plan.tenant, board):
         if options.standby:
             board.wait(f"standing by for what runs in {options.directory}")
             handle = executor.stand_by()
@@ -186,6 +201,35 @@ def _executor(options: RunOptions, made: Made, scratch: Path) -> Executor:
     except ConfigError:
         made.backend.close()
         raise
+
+
+def _is_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
+
+
+@contextmanager
+def _budgets(options: RunOptions, executor: Executor, tenant: str, board: Board) -> Iterator[None]:
+    """Watch the budgets of tenants, where that was asked for, while the block runs."""
+    if not options.budgets:
+        yield
+        return
+
+    def spend(name: str, spent: bool) -> None:
+        executor.spend(name, spent)
+        if name == tenant:
+            board.say(f"budget    of tenant {name} is {'spent: the job waits' if spent else 'there again'}")
+
+    with (
+        SidecarClient(options.budgets, os.environ.get(TOKEN_VARIABLE)) as client,
+        BudgetWatch(
+            lambda: client.pages("/slos", "slos", {}, _MOST_SLOS), spend, lambda error: board.say(f"budget    {error}")
+        ),
+    ):
+        yield
 
 
 def _follow(handle: JobHandle, title: str, board: Board) -> JobResult:

@@ -77,6 +77,9 @@ def test_a_run_is_told_to_programs(capsys: pytest.CaptureFixture[str], data: Pat
         (("--fault", "skew:target=mpa"), "fault skew: the job has no target 'mpa': did you mean 'map'?"),
         (("--fault", "runaway:target=risk"), "fault runaway: the job has no target 'risk': leave it out"),
         (("--directory", "/dev/null"), "no room for exchanged data in /dev/null"),
+        (("--backend", "sim", "--budgets", "http://127.0.0.1:1"), "--budgets: a simulated job is over before"),
+        (("--budgets", "http://[nonsense"), "--budgets 'http://[nonsense' is no address"),
+        (("--budgets", "sidecar:9466"), "--budgets 'sidecar:9466' is no address, such as http://127.0.0.1:9466"),
     ],
 )
 def test_what_the_job_does_not_have_is_refused(
