@@ -180,7 +180,7 @@ def stages_table(stages: list[dict[str, Any]]) -> Table:
             show.seconds(each["median_seconds"]),
             show.seconds(each["p99_seconds"]),
             show.seconds(each["max_seconds"]),
-            show.NONE if tail is None else f"{tail:.3g}",
+            show.NONE if tail is None else show.number(tail),
             show.count(each["rows"]),
             show.size(each["shuffle_read_bytes"]),
             show.size(each["shuffle_written_bytes"]),

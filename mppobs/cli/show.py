@@ -115,11 +115,21 @@ def percent(value: float | None) -> str:
     return f"{value * 100:.{digits}f}".rstrip("0").rstrip(".") + " %" if value < 1 else f"{value * 100:.0f} %"
 
 
+def number(value: float, digits: int = 3) -> str:
+    """
+    Return a number of no unit in so many digits, or as many as it has before its point.
+
+    >>> number(0.01234), number(14.44), number(1000.0), number(-123456.7)
+    ('0.0123', '14.4', '1,000', '-123,457')
+    """
+    return f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
+
+
 def plain(value: float | None) -> str:
     """Return a number of no unit: whole where it is a count."""
     if value is None:
         return NONE
-    return count(value) if float(value).is_integer() else f"{value:.3g}"
+    return count(value) if float(value).is_integer() else number(value)
 
 
 BY_UNIT: Final[dict[str, Callable[[float | None], str]]] = {

@@ -261,14 +261,14 @@ def _signed(ratio: float | None) -> str:
     """
     Return a share of the budget, which can be overspent many times.
 
-    >>> _signed(0.3333), _signed(-2.5)
-    ('33.33 %', '-250 %')
+    >>> _signed(0.3333), _signed(-2.5), _signed(-123.45)
+    ('33.33 %', '-250 %', '-12,345 %')
     """
-    return show.NONE if ratio is None else f"{ratio * 100:.4g} %"
+    return show.NONE if ratio is None else f"{show.number(ratio * 100, 4)} %"
 
 
 def _burn(rate: float) -> Text:
-    return show.graded(rate, lambda value: f"{value:.3g}", good=1.0, doubtful=6.0)
+    return show.graded(rate, show.plain, good=1.0, doubtful=6.0)
 
 
 def _lasts(slo: dict[str, Any]) -> Text:

@@ -64,8 +64,8 @@ def replay(
         made.add_row(
             each.slo.full_name, day, _percent(float(each.slo.objective)), show.percent(_good(each)),
             show.count(counts.total), show.marked(counts.bad, show.DOUBTFUL),
-            f"{float(each.period.budget_left) * 100:.4g} %" if counts.total else show.NONE,
-            f"{float(each.worst_burn):.3g}" if counts.total else show.NONE,
+            f"{show.number(float(each.period.budget_left) * 100, 4)} %" if counts.total else show.NONE,
+            show.number(float(each.worst_burn)) if counts.total else show.NONE,
         )  # fmt: skip
     show.console().print(made)
 
@@ -96,7 +96,7 @@ def suggest(
         made.add_row(
             each.slo.full_name, show.seconds(None if deadline is None else float(deadline)),
             _percent(float(each.slo.objective)), show.count(each.counts.total), show.count(each.counts.bad),
-            f"{float(each.budget):.3g} in {each.slo.period_days} days",
+            f"{show.number(float(each.budget))} in {each.slo.period_days} days",
             Text("can fire", show.QUIET) if each.can_alert else Text("too low", show.DOUBTFUL),
         )  # fmt: skip
     show.console().print(made)
