@@ -7,11 +7,10 @@ import threading
 from collections.abc import Callable
 from typing import Any, Final
 
-import pyarrow as pa
-
 from mppobs.executor.loop import Loop
 from mppobs.executor.result import JobResult, Progress
 from mppobs.executor.takeover import OpenJob
+from mppobs.executor.task import together
 from mppobs.model import JobOutcome
 
 _PROGRESS_SECONDS: Final = 0.2
@@ -74,8 +73,9 @@ class JobHandle:
         The job's data stays until `remove`, or until its executor is closed: whoever dies before it has made use of
         the answer can be followed by another coordinator, which gives it again.
 
-        Raises `TimeoutError` after so many seconds, `ExchangeError` where the answer is gone, `WorkersBrokenError`
-        where no worker could be started, and `LeaseLostError` where another coordinator has taken the job over.
+        Raises `TimeoutError` after so many seconds, `ExchangeError` where the answer is gone, `TaskError` where its
+        shards do not fit together, `WorkersBrokenError` where no worker could be started, and `LeaseLostError` where
+        another coordinator has taken the job over.
         """
         if not self._ended.wait(timeout):
             raise TimeoutError(f"job {self.job_id} has not ended after {timeout} s")
@@ -125,7 +125,7 @@ class JobHandle:
             else:
                 with self.opened.files.opened(last.index, shard) as reader:
                     parts.append(reader.everything()[0])
-        return parts if values else pa.concat_tables(parts)
+        return parts if values else together(last.stage.name, parts)
 
 
 class LoopThread:

@@ -32,7 +32,7 @@ must not mind. It runs in a process with one lane, so it should not start thread
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -80,10 +80,32 @@ class TaskInput:
         Return what the shards of an earlier stage wrote: this shard's partition, or everything for broadcast reads.
 
         `stage` must be among the stage's `reads`. Rows and bytes read are counted. Raises `ExchangeError` where the
-        data is gone or damaged, and `TaskError` for a stage that is not read.
+        data is gone or damaged, and `TaskError` for a stage that is not read or whose shards do not fit together.
         """
-        return pa.concat_tables(self._open(stage))
+        return together(stage, self._open(stage))
 
     def read_parts(self, stage: str) -> Iterator[pa.Table]:
         """Yield the same as `read`, a table for each shard of that stage: for what is too large to be held whole."""
         return self._open(stage)
+
+
+def together(stage: str, tables: Iterable[pa.Table]) -> pa.Table:
+    """
+    Return what shards of a stage put out as one table. A column that is all null takes the type that it has elsewhere.
+
+    Raises `TaskError` where the shards have other columns or types than each other: they would be told apart nowhere.
+
+    >>> found = together("map", [pa.table({"a": pa.nulls(1)}), pa.table({"a": [7]})])
+    >>> found["a"].to_pylist()
+    [None, 7]
+    """
+    parts = list(tables)
+    for part in parts[1:]:
+        if part.column_names != parts[0].column_names:
+            raise TaskError(
+                f"shards of stage {stage!r} put out different columns: {parts[0].column_names}, {part.column_names}"
+            )
+    try:
+        return pa.concat_tables(parts, promote_options="default")
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise TaskError(f"shards of stage {stage!r} put out columns of different types: {error}") from error

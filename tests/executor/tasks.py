@@ -36,6 +36,17 @@ def sums(task: TaskInput) -> pa.Table:
     return add_up(task.read("numbers"))
 
 
+def sparse(task: TaskInput) -> pa.Table:
+    """Return a column in which the first shard has nothing but nulls, and so says of no type."""
+    column = pa.nulls(2) if task.shard == 0 else pa.array([task.shard, None])
+    return pa.table({task.arguments.get(f"name-{task.shard}", "v"): column})
+
+
+def read_sparse(task: TaskInput) -> pa.Table:
+    """Return all of it."""
+    return task.read("sparse")
+
+
 def side_by_side(task: TaskInput) -> int:
     """Return how many rows its partitions of two stages have."""
     return sum(len(task.read(name)) for name in ("left", "right"))
