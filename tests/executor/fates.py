@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import random
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from mppobs.executor.events import AttemptEnded, AttemptId, WorkerLost
@@ -24,6 +25,8 @@ class Chances:
     """That a worker dies while it runs an attempt."""
     eviction: float = 0.0
     node_loss: float = 0.0
+    zone_loss: float = 0.0
+    """That a worker in the first zone dies while it runs an attempt, besides."""
     memory: float = 0.0
     ghost: float = 0.0
     """That an attempt whose worker was declared lost succeeds all the same, later."""
@@ -36,6 +39,10 @@ class Chances:
     """That it dies before a job has ended that was cancelled."""
     slow_node: float = 0.0
 
+    def at(self, zone: str) -> Chances:
+        """Return how likely things are to go wrong in a zone."""
+        return replace(self, loss=self.loss + self.zone_loss) if zone == "z0" else self
+
 
 @dataclass(frozen=True)
 class Machines:
@@ -46,6 +53,14 @@ class Machines:
     """0: it is not known where they are."""
     spot: float = 0.0
     memory: tuple[int, ...] = (0,)
+    zones: int = 0
+    """0: none is known."""
+
+    def place(self, chance: random.Random) -> tuple[str, str]:
+        """Return a node and its zone."""
+        number = chance.randrange(self.nodes) if self.nodes else -1
+        zone = number % self.zones if self.nodes and self.zones else chance.randrange(self.zones or 1)
+        return f"n{number}" if self.nodes else "", f"z{zone}" if self.zones else ""
 
 
 class Crash(NamedTuple):

@@ -19,8 +19,10 @@ from mppobs.executor.events import (
     StageSpec,
     WorkerUp,
 )
-from mppobs.executor.policies import MAX_WINDOW, Blame, Policy
+from mppobs.executor.plan import OnFailure
+from mppobs.executor.policies import MAX_WINDOW, SECOND, Blame, Policy
 from mppobs.model import AttemptOutcome, JobOutcome, Reason, Tier
+from tests.executor.losses import Losses, Shard
 
 Position = tuple[int, int]
 """A stage and a shard of it."""
@@ -169,6 +171,7 @@ class Observer:
         """Shards whose worker was taken away."""
         self.alone: dict[str, AttemptId] = {}
         """Nodes that an attempt has to itself."""
+        self.losses = Losses()
 
     def number(self, attempt: AttemptId) -> int:
         """Return an attempt's number in all lives of the coordinator."""
@@ -200,6 +203,8 @@ class Observer:
         book.submits += 1
         book.begun = True
         self._check_worker(attempt, worker, now)
+        if not speculative:
+            self._check_zone(attempt, self.workers[worker].zone, now)
         self.where[attempt] = worker
         self.held[worker][attempt] = False
         self._check_limits(book, attempt)
@@ -213,18 +218,78 @@ class Observer:
         assert now >= self.aside.get(up.node, 0), "nothing goes to a node that is set aside"
         assert up.node not in self.alone, "who needs a node's memory has it alone"
         spec = self.books[attempt.job].submitted.stages[attempt.stage]
-        usable = [other for other in self.workers.values() if other.worker not in self.draining]
+        usable = self._usable(attempt[:3])
         if self.policy.spot is not None and spec.priority >= self.policy.spot.on_demand_from:
-            usable = [other for other in usable if not other.spot] or usable
             assert up in usable, "high priority is not evicted where there is another way"
-        if attempt[:3] in self.evicted:
-            usable = [other for other in usable if not other.spot] or usable
         if self.policy.memory_retry and attempt[:3] in self.short:
             had = self.short[attempt[:3]]
             if up.memory_bytes <= had:
                 assert not any(other.memory_bytes > had for other in usable)
                 assert not any(self.held[each] for each in self.held if self.workers[each].node == up.node)
                 self.alone[up.node] = attempt
+
+    def _usable(self, shard: Shard) -> list[WorkerUp]:
+        """Return the workers that stay up and are not spot where a shard should be on others."""
+        usable = [up for up in self.workers.values() if up.worker not in self.draining]
+        spot, spec = self.policy.spot, self.books[shard[0]].submitted.stages[shard[1]]
+        if shard in self.evicted or (spot is not None and spec.priority >= spot.on_demand_from):
+            return [up for up in usable if not up.spot] or usable
+        return usable
+
+    def _suiting(self, shard: Shard, now: int) -> list[WorkerUp]:
+        """Return the workers that suit a shard for certain, whether they have room or not."""
+        if self.policy.memory_retry and self.short:
+            return []  # nodes may be kept, which nobody sees
+        memory = self.books[shard[0]].submitted.stages[shard[1]].memory_bytes
+        return [
+            up
+            for up in self._usable(shard)
+            if up.memory_bytes >= (memory if up.memory_bytes else 0) and now >= self.aside.get(up.node, 0)
+        ]
+
+    def _check_zone(self, attempt: AttemptId, zone: str, now: int) -> None:
+        """Check that a shard does not go back to a zone that it was lost in, while there are others."""
+        loss = self.losses.of.get(attempt[:3])
+        if loss is not None and zone in loss.zones and now < loss.at_ns + loss.ran_ns:
+            elsewhere = [up for up in self._suiting(attempt[:3], now) if up.zone not in loss.zones]
+            assert not elsewhere, "what was lost in a zone is tried in another, where there is one"
+
+    def lose(self, attempt: AttemptId, blame: Blame, reason: Reason, zone: str, now: int) -> None:
+        """Note that an attempt came to nothing at a shard that is not decided."""
+        book = self.books[attempt.job]
+        limits, had = book.submitted.stages[attempt.stage].limits, book.setbacks[attempt[1:3]][blame]
+        doubled = {Blame.SHARD: had, Blame.WORKER: had - 1, Blame.EVICTION: 0}[blame]
+        backoff = limits.backoff * 2 ** (doubled - 1) if doubled > 0 and self.policy.backoff else 0.0
+        if self.policy.zones:
+            self.losses.note(attempt, blame, reason, zone, int(backoff * SECOND), now)
+
+    def check_waits(self, now: int) -> None:
+        """Check that no shard that was lost waits for another zone for longer than that is worth."""
+        for shard, loss in self.losses.of.items():
+            free = self._could_run(shard, now)
+            bound = free and not any(up.zone not in loss.zones for up in self.workers.values())
+            loss.free_ns = -1 if not free else now if loss.free_ns < 0 else loss.free_ns
+            loss.bound_ns = -1 if not bound else now if loss.bound_ns < 0 else loss.bound_ns
+            last = now - loss.backoff_ns
+            assert loss.free_ns < 0 or last <= loss.free_ns + loss.longest_ns, "no shard starves for its zones"
+            assert loss.bound_ns < 0 or last <= loss.bound_ns, "none waits for a zone that is not there"
+
+    def _could_run(self, shard: Shard, now: int) -> bool:
+        """Return whether a lost shard is wanted, within all limits, and a worker that suits it has nothing to do."""
+        book, position = self.books[shard[0]], shard[1:]
+        job, spec = book.submitted, book.submitted.stages[shard[1]]
+        stopped = book.cancelled or (book.failed and job.on_failure is OnFailure.STOP)
+        if book.ended or stopped or not book.is_open(position) or position in book.asked:
+            return False
+        if shard[1] not in book.opened or not set(spec.needs) <= book.done or job.tenant in self.spent:
+            return False
+        of_tenant = [held for held in self.where if self.books[held.job].submitted.tenant == job.tenant]
+        if any(held[:3] == shard for held in of_tenant):
+            return False
+        capped = job.cap or spec.cap or self.policy.share_of(job.tenant).quota or self.policy.back_pressure
+        if of_tenant and capped:
+            return False
+        return any(not self.held[up.worker] and up.node not in self.alone for up in self._suiting(shard, now))
 
     def _check_limits(self, book: Book, attempt: AttemptId) -> None:
         tenant, policy = book.submitted.tenant, self.policy
@@ -260,6 +325,7 @@ class Observer:
         assert position not in book.void
         assert self.outputs[attempt[:3]] == self.number(attempt), "what is committed is what is there"
         book.committed[position] = self.number(attempt)
+        self.losses.of.pop(attempt[:3], None)
 
     def fail(self, action: ShardFailed) -> None:
         """Check that a shard may be given up."""

@@ -12,6 +12,7 @@ from mppobs.executor.plan import Limits
 from mppobs.executor.policies import Policy
 from mppobs.model import Reason
 from tests.executor.stand import SECOND, Stand, job, submits
+from tests.executor.worlds import lossy_world
 
 PATIENT = Limits(attempts=10, losses=10, backoff=0.0)
 
@@ -85,7 +86,7 @@ def test_after_it_was_lost_in_every_zone_any_will_do() -> None:
     stand.tell(WorkerLost("a'"))
     assert lose(stand, "b", Reason.NODE_LOST) == ["b'"]
     stand.start()
-    stand.tell(up("c", "zc"), up("b2", "zb"))
+    stand.tell(up("a2", "za"), up("b2", "zb"), up("c", "zc"))
     assert lose(stand, "b'") == ["c"]
 
 
@@ -149,6 +150,19 @@ def test_many_that_wait_are_all_let_go() -> None:
     assert len(submits(stand.tell(Tick(), at=60))) == 40
 
 
+def test_who_has_waited_is_not_behind_those_who_wait() -> None:
+    """A shard whose wait is over goes on, however many wait that were parked before it."""
+    stand = Stand(Policy(), *(up(f"a{n}", "za") for n in range(12)), up("b", "zb"))
+    stand.begin(job(13, limits=PATIENT))
+    shards = list(stand.held)
+    stand.start(*shards[:10])
+    stand.tell(Tick(), at=190)
+    stand.start(*shards[10:12])
+    assert [lose(stand, f"a{n}", at=200) for n in range(12)] == [[]] * 12
+    assert {given.attempt.shard for given in submits(stand.tell(Tick(), at=260))} == {10, 11}
+    assert len(submits(stand.tell(Tick(), at=400))) == 10
+
+
 def test_a_shard_with_needs_keeps_them() -> None:
     """A shard evicted twice goes to a worker that stays, and of those to one in another zone."""
     stand = Stand(Policy(), up("a", "za", spot=True))
@@ -189,6 +203,16 @@ def test_what_is_decided_is_forgotten() -> None:
     stand.start()
     stand.finish(AttemptId("j", 0, 0, 1))
     assert stage.special == {}
+
+
+def test_no_shard_starves_for_its_zones() -> None:
+    """With workers to spare and a zone that loses shards, each goes elsewhere if there is elsewhere, and goes on."""
+    lost = 0
+    for seed in range(200):
+        world = lossy_world(seed)
+        world.run()
+        lost += world.told[WorkerLost]
+    assert lost > 1000
 
 
 @given(st.integers(0, 10**15), st.floats(0, 1e15))

@@ -40,6 +40,7 @@ from mppobs.executor.policies import Blame, Policy, blame_for
 from mppobs.executor.scheduler import Scheduler
 from mppobs.model import AttemptOutcome, Reason
 from tests.executor.fates import MS, Chances, Crash, Ghost, Machines, fate_of
+from tests.executor.losses import Losses
 from tests.executor.observer import Book, Observer
 
 SOME_MACHINES = Machines()
@@ -97,6 +98,7 @@ class World:
                 for action in self.scheduler.on(fact, self.now):
                     self.log.append(action)
                     self._do(action)
+            self.observer.check_waits(self.now)
         assert not self._queue, "the world goes on for ever"
         for key, book in self.books.items():
             assert book.ended is not None, f"{key} never ended"
@@ -118,9 +120,9 @@ class World:
         for _ in range(missing):
             self._names += 1
             self._coming += 1
-            node = f"n{chance.randrange(machines.nodes)}" if machines.nodes else ""
+            node, zone = machines.place(chance)
             spot, memory = chance.random() < machines.spot, chance.choice(machines.memory)
-            up = WorkerUp(f"w{self._names}", node, "", spot, memory)
+            up = WorkerUp(f"w{self._names}", node, zone, spot, memory)
             self.later(self._soon(within + 1), up, life=True)
 
     # What happens
@@ -152,6 +154,7 @@ class World:
                 if where.get(attempt) != worker:
                     return
                 seen.held[worker][attempt] = True
+                seen.losses.began[attempt] = self.now
                 seen.books[attempt.job].started[attempt[1:3]] += 1
             case AttemptProgress(attempt) if where.get(attempt) != worker:
                 return
@@ -177,6 +180,7 @@ class World:
         if isinstance(event, WorkerUp):
             self._coming -= 1
             seen.workers[event.worker] = event
+            seen.losses.zones.add(event.zone)
             seen.held[event.worker] = {}
         elif event.worker not in seen.workers:
             return
@@ -233,6 +237,7 @@ class World:
         blame = book.blamed[attempt[1:3]] = blame_for(told or outcome, reason)
         if told in (None, AttemptOutcome.TIMEOUT) and book.is_open(attempt[1:3]):
             book.blame(attempt[1:3], blame, spare=int(seen.policy.speculation is not None))
+            seen.lose(attempt, blame, Reason.DEADLINE if told else reason, up.zone, self.now)
         if book.blamed[attempt[1:3]] is Blame.EVICTION:
             seen.evicted.add(attempt[:3])
         if reason is Reason.OOM_KILLED and told is None:
@@ -251,6 +256,8 @@ class World:
             held = seen.held[worker]
             first = next(iter(held)) == attempt
             del held[attempt]
+            if event.outcome is AttemptOutcome.SUCCESS and seen.books[attempt.job].is_open(attempt[1:3]):
+                seen.losses.learn(attempt, event.duration_ns)
             if event.outcome not in (AttemptOutcome.SUCCESS, AttemptOutcome.SUPERSEDED):
                 self._blame(attempt, event.outcome, event.reason, seen.workers[worker])
             if held and first:
@@ -284,6 +291,7 @@ class World:
             forgotten.clear()
         for also in (seen.short, self._innocent):
             also.clear()
+        seen.losses = Losses()
         seen.life += 1
         self._coming = 0
         self.scheduler = Scheduler(random.Random(self._seed + 1 + seen.life), seen.policy)
@@ -313,7 +321,8 @@ class World:
             self.later(at + took // 2, AttemptProgress(attempt, 0.5), worker)
         if self.chance.random() < self.chances.crash and self.crashes < 10:
             self.later(self._soon(took), Crash())
-        fate = fate_of(self.chance.random(), self.chances, attempt, worker, took)
+        odds = self.chances.at(self.observer.workers[worker].zone)
+        fate = fate_of(self.chance.random(), odds, attempt, worker, took)
         if isinstance(fate, WorkerLost) and fate.reason is Reason.PREEMPTED:
             self.later(at + took // 2, WorkerDraining(worker), life=True)
         if fate is not None:

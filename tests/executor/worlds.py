@@ -60,12 +60,25 @@ def random_policy(chance: random.Random) -> Policy:
         retry_budget=perhaps(),
         back_pressure=perhaps(),
         memory_retry=perhaps(),
+        zones=perhaps(),
         speculation=speculation if perhaps() else None,
         splitting=Splitting(factor=2.0, least_bytes=20) if perhaps() else None,
         slow_nodes=SlowNodes(strikes=1, seconds=0.02, share=0.5) if perhaps() else None,
         spot=Spot(evictions=1) if perhaps() else None,
         autoscale=None if perhaps() else Autoscale(1, 8, drain=0.05, up_after=0.005, down_after=0.05),
     )
+
+
+def lossy_world(seed: int) -> World:
+    """Return a world with workers to spare in two or three zones, one of which loses most of what it is given."""
+    chance = random.Random(seed)
+    chances = Chances(zone_loss=chance.choice((0.5, 0.9)), loss=chance.choice((0.0, 0.3)), hang=0.02)
+    machines = Machines(8, chance.choice((0, 6)), chance.choice((0.0, 0.5)), zones=chance.choice((2, 3)))
+    world = World(seed, chances, machines, Policy(backoff=False, back_pressure=False))
+    for number in range(3):
+        stage = StageSpec(6, limits=Limits(timeout=0.2, losses=5), priority=chance.choice((0, 1)))
+        world.submit(JobSubmitted(f"job-{number}", (stage,), OnFailure.FINISH), number * 20 * MS)
+    return world
 
 
 def random_world(seed: int) -> World:
@@ -76,11 +89,12 @@ def random_world(seed: int) -> World:
     chances = Chances(
         *rates[:4], loss=rates[4], eviction=rates[5], node_loss=rates[6] / 3, memory=rates[7], ghost=0.5, cancel=0.1,
         damage=chance.choice((0.0, 0.03)), crash=chance.choice((0.0, 0.02)), slow_node=chance.choice((0.0, 0.3)),
-        crash_when_cancelled=0.8,
+        crash_when_cancelled=0.8, zone_loss=chance.choice((0.0, 0.0, 0.5)),
     )  # fmt: skip
     machines = Machines(
-        chance.randint(1, 8), chance.choice((0, 1, 4)), chance.choice((0.0, 0.5)), chance.choice(((0,), (2, 4), (2, 8)))
-    )
+        chance.randint(1, 8), chance.choice((0, 1, 4)), chance.choice((0.0, 0.5)),
+        chance.choice(((0,), (2, 4), (2, 8))), chance.choice((0, 2, 3)),
+    )  # fmt: skip
     world = World(seed, chances, machines, random_policy(chance))
     for number in range(chance.randint(1, 4)):
         world.submit(random_job(chance, f"job-{number}"), chance.randrange(50 * MS))
