@@ -26,6 +26,8 @@ class Parked:
     shard: int
     primary: Running | None = None
     """The attempt beside which another is wanted; `None` where none is running."""
+    looked: int = -1
+    """How often workers had changed (`Pool.frees`) when there was none for it; it is no use to look before the next."""
 
 
 class Timers:

@@ -187,6 +187,8 @@ class Placer:
 
     def _place_if_it_may(self, parked: Parked) -> bool:
         """Place a parked shard, unless something else keeps it from starting; then no node is kept for it either."""
+        if parked.looked == self._book.pool.frees:
+            return False
         if self._book.tenants.may_start(parked.stage):
             return self._place(parked)
         if parked.primary is None and parked.shard in parked.stage.special:
@@ -205,9 +207,13 @@ class Placer:
     def _place(self, parked: Parked) -> bool:
         """Place a shard that needs something of its worker; return whether that could be done."""
         stage, shard = parked.stage, parked.shard
-        if parked.primary is None:
-            return self._place_special(stage, shard, stage.special.get(shard) or Special())
         pool = self._book.pool
+        if parked.primary is None:
+            special = stage.special.get(shard) or Special()
+            if self._place_special(stage, shard, special):
+                return True
+            parked.looked = -1 if special.is_bound else pool.frees
+            return False
         groups = self._groups_of(stage)
         worker = pool.take_elsewhere(1, pool.all_groups if groups is None else groups, parked.primary.worker)
         if worker is None:

@@ -138,7 +138,7 @@ class Pool:
         self.freed = False
         """Whether a worker has got room since that was last found to be used up."""
         self.frees = 0
-        """How often a worker has got room."""
+        """How often a worker has got room, or is given nothing any more."""
         self.woken: list[Stage] = []
         """Stages that waited for certain workers, of which one may have room now."""
         self.hoping: dict[Stage, list[Group] | None] = {}
@@ -256,6 +256,7 @@ class Pool:
             worker.draining = True
             _open(worker, False)
             worker.group.forget(worker)
+            self.frees += 1
             self._change(worker.group, -1)
         return worker
 
@@ -277,6 +278,7 @@ class Pool:
             if worker.open:
                 self.enlist(worker)
         self.freed = True
+        self.frees += 1
         self._forget_empty(node)
 
     def keep(self, node: Node, alone: bool) -> None:
