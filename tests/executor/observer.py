@@ -210,6 +210,12 @@ class Observer:
         self._check_limits(book, attempt)
         self._pay(book, attempt, speculative)
 
+    def start(self, attempt: AttemptId, worker: str, now: int) -> None:
+        """Note that an attempt has begun."""
+        self.held[worker][attempt] = True
+        self.losses.began[attempt] = now
+        self.books[attempt.job].started[attempt[1:3]] += 1
+
     def _check_worker(self, attempt: AttemptId, worker: str, now: int) -> None:
         assert worker in self.workers, "nothing goes to a worker that is gone"
         up = self.workers[worker]

@@ -153,9 +153,7 @@ class World:
             case AttemptStarted(attempt):
                 if where.get(attempt) != worker:
                     return
-                seen.held[worker][attempt] = True
-                seen.losses.began[attempt] = self.now
-                seen.books[attempt.job].started[attempt[1:3]] += 1
+                seen.start(attempt, worker, self.now)
             case AttemptProgress(attempt) if where.get(attempt) != worker:
                 return
             case AttemptEnded(attempt):
