@@ -30,6 +30,7 @@ TAIL: Final = struct.Struct("<8sIIQII")
 """Magic, partitions, attempt, rows, kinds of the keys (`mppobs.executor.keys`), checksum of the tail so far."""
 CHECKED_ENTRY: Final = struct.Struct("<QQQI")
 CHECKED_TAIL: Final = struct.Struct("<8sIIQI")
+_LARGE_READ: Final = 1 << 16
 
 
 class ExchangeError(MppobsError, OSError):
@@ -69,7 +70,7 @@ class Source(Protocol):
         """Return its length in bytes."""
         ...
 
-    def read(self, offset: int, length: int) -> bytes:
+    def read(self, offset: int, length: int) -> bytes | memoryview:
         """Return so many bytes from there on, or fewer at its end. Raises `OSError`."""
         ...
 
@@ -82,9 +83,14 @@ class LocalSource:
         self.size = os.fstat(handle).st_size
         self._handle = handle
 
-    def read(self, offset: int, length: int) -> bytes:
+    def read(self, offset: int, length: int) -> bytes | memoryview:
         """Return so many bytes from there on, or fewer at its end."""
-        return os.pread(self._handle, length, offset)
+        if length < _LARGE_READ:
+            return os.pread(self._handle, length, offset)
+        # Arrow's allocator keeps memory that was in use before: that of Python's own is new to the process each time,
+        # and each page of it costs as much as reading it.
+        data = memoryview(pa.allocate_buffer(max(min(length, self.size - offset), 0)))
+        return data[: os.preadv(self._handle, [data], offset)]
 
 
 @contextmanager
@@ -172,19 +178,19 @@ class ExchangeReader:
             raise ExchangeError(f"{name}: partition {partition} has {table.num_rows} rows, written were {rows}")
         return table, length
 
-    def _checked(self, partition: int, data: bytes) -> tuple[int, int, int, int]:
+    def _checked(self, partition: int, data: bytes | memoryview) -> tuple[int, int, int, int]:
         """Return an index entry whose own checksum is right."""
         offset, length, rows, checksum, check = ENTRY.unpack(data)
         if check != crc32(data[: CHECKED_ENTRY.size]):
             raise ExchangeError(f"{self._source.name}: the index entry of partition {partition} is damaged")
         return offset, length, rows, checksum
 
-    def _read(self, offset: int, length: int, what: str) -> bytes:
+    def _read(self, offset: int, length: int, what: str) -> bytes | memoryview:
         """Return exactly the bytes asked for."""
         name = self._source.name
         if offset < 0:
             raise ExchangeError(f"{name}: too short to hold {what}")
-        pieces: list[bytes] = []
+        pieces: list[bytes | memoryview] = []
         missing = length
         while missing:
             try:
