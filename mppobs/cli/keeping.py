@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from fnmatch import fnmatch
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -52,8 +53,9 @@ class Keeper:
 
     def _look(self) -> None:
         for source in self._sources:
-            for pattern in _PATTERNS:
-                for path in source.rglob(pattern):
+            # Unlike Path.rglob, it does not mind a directory that is gone since its parent was listed.
+            for directory, _, names in os.walk(source):
+                for name in (name for name in names if any(fnmatch(name, pattern) for pattern in _PATTERNS)):
                     # There already, or gone since the listing, in which case it was linked at an earlier look.
                     with suppress(FileExistsError, FileNotFoundError):
-                        os.link(path, self._directory / path.name)
+                        os.link(os.path.join(directory, name), self._directory / name)

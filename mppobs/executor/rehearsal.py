@@ -162,7 +162,7 @@ def doomed(directory: str) -> None:
 def _wait_for_job(directory: Path, coordinator: subprocess.Popen[bytes]) -> None:
     """Wait until a coordinator has written down what it decides."""
     deadline = time.monotonic() + _PATIENCE
-    while not list(directory.glob("*/decisions-*")):
+    while not list(directory.glob("job-*/decisions-*")):
         if coordinator.poll() is not None or time.monotonic() > deadline:
             raise RuntimeError(f"the coordinator ended with {coordinator.returncode} before it began")
         time.sleep(0.01)

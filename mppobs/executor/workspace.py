@@ -93,7 +93,7 @@ class JobPlace:
 
     def earlier_decisions(self) -> list[Path]:
         """Return the files of the coordinators before this one, oldest first."""
-        return [path for path in sorted(self.directory.glob("decisions-*")) if path < self.decisions]
+        return [path for path in _entries(self.directory, "decisions-") if path < self.decisions]
 
     def renew(self, now_ns: int) -> None:
         """Say that the coordinator is alive. Raises `LeaseLostError` where another has taken over."""
@@ -194,7 +194,7 @@ class Workspace:
         unborn = [path for path in self.base.glob(".new-*") if _made(path) < long_ago]
         for directory in (*unborn, *self.places()):
             lease = newest_lease(directory)
-            resumable = lease.fence and any(directory.glob("decisions-*")) and not lease.is_over(time.time_ns())
+            resumable = lease.fence and bool(_entries(directory, "decisions-")) and not lease.is_over(time.time_ns())
             if not resumable:
                 place = self.take(directory, hung=False)
                 if place is not None:
@@ -203,7 +203,7 @@ class Workspace:
 
 def newest_lease(directory: Path) -> Lease:
     """Return what the newest lease of a job says; one with number 0 where there is none."""
-    numbers = [int(found[1]) for path in directory.glob("lease-*") if (found := _LEASE.fullmatch(path.name))]
+    numbers = [int(found[1]) for path in _entries(directory, "lease-") if (found := _LEASE.fullmatch(path.name))]
     if not numbers:
         return Lease(0, "", False, 0, 0)
     path = directory / f"lease-{max(numbers):06}"
@@ -277,6 +277,14 @@ def _remove_tree(directory: Path) -> None:
     with suppress(FileNotFoundError):  # somebody else has removed it
         directory.rename(gone)
     shutil.rmtree(gone, ignore_errors=True)
+
+
+def _entries(directory: Path, prefix: str) -> list[Path]:
+    """Return what is in a job's directory under names that begin so, sorted; nothing where the job ended meanwhile."""
+    try:
+        return sorted(directory / name for name in os.listdir(directory) if name.startswith(prefix))
+    except FileNotFoundError:
+        return []
 
 
 def _made(path: Path) -> int:

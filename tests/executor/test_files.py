@@ -192,3 +192,9 @@ def test_a_directory_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="file"):
         Workspace(tmp_path / "file", 60.0)
+
+
+def test_a_job_that_ended_meanwhile_has_no_lease(tmp_path: Path) -> None:
+    """Whoever looks at a directory that is gone finds nothing, and no error."""
+    assert newest_lease(tmp_path / "job-gone").fence == 0
+    assert Workspace(tmp_path, 10.0).take(tmp_path / "job-gone") is None
