@@ -53,14 +53,16 @@ def simulated() -> Iterator[Figure]:
 
 def local() -> Iterator[Figure]:
     """Yield the figures of the comparisons on local processes."""
-    mppobs.configure(directory=tempfile.mkdtemp(prefix="mppobs-effects-"))
-    for effect in LOCAL_EFFECTS:
-        on, off = effect.run()
-        name = f"local {effect.mode} {effect.name}: {effect.policy}"
-        yield compared(f"{name}, {effect.shows}", effect.shows, getattr(on, effect.shows), getattr(off, effect.shows))
-    on, off = takeover(standby=True), takeover(standby=False)
-    name, none = "local F4 coordinator dies: a standby finishes", off.done == 0
-    yield Figure(name, on.done, "shards", off.done, target=on.planned, must="exactly", besides=none)
+    with tempfile.TemporaryDirectory(prefix="mppobs-effects-") as directory:
+        mppobs.configure(directory=directory)
+        for effect in LOCAL_EFFECTS:
+            on, off = (getattr(outcome, effect.shows) for outcome in effect.run())
+            yield compared(f"local {effect.mode} {effect.name}: {effect.policy}, {effect.shows}", effect.shows, on, off)
+        with_standby, without = takeover(standby=True), takeover(standby=False)
+        name, none = "local F4 coordinator dies: a standby finishes", without.done == 0
+        planned = with_standby.planned
+        yield Figure(name, with_standby.done, "shards", without.done, target=planned, must="exactly", besides=none)
+        mppobs.configure(enabled=False)
 
 
 def main() -> int:
