@@ -61,10 +61,14 @@ def partition_ids(table: pa.Table, columns: Sequence[str], partitions: int) -> n
 def _batch_ids(batch: pa.RecordBatch, partitions: int) -> npt.NDArray[np.uint16]:
     """Return the partition of each row of a batch that holds the key columns alone."""
     total = np.zeros(batch.num_rows, np.uint64)
-    for column in batch.columns:
-        total = _mix(total * _BYTE_FACTOR ^ hash_column(column))
+    for place, column in enumerate(batch.columns):
+        hashed = hash_column(column)
+        total = _mix(total * _BYTE_FACTOR ^ hashed if place else hashed)
     # The high half times the number of partitions, without the bias and the cost of a remainder.
-    return ((total >> np.uint64(32)) * np.uint64(partitions) >> np.uint64(32)).astype(np.uint16)
+    total >>= np.uint64(32)
+    total *= np.uint64(partitions)
+    total >>= np.uint64(32)
+    return total.astype(np.uint16)
 
 
 def hash_column(column: pa.Array) -> Words:
@@ -210,6 +214,13 @@ def _text_words(column: pa.Array) -> Words:
 def _mix(words: Words) -> Words:
     """Return words whose every bit depends on all bits of the given ones (the finish of SplitMix64)."""
     words = words + _GOLDEN
-    words = (words ^ (words >> np.uint64(30))) * _MIX_1
-    words = (words ^ (words >> np.uint64(27))) * _MIX_2
-    return words ^ (words >> np.uint64(31))
+    # In place, since memory that is new to the process costs more than the arithmetic.
+    shifted = words >> np.uint64(30)
+    words ^= shifted
+    words *= _MIX_1
+    np.right_shift(words, np.uint64(27), out=shifted)
+    words ^= shifted
+    words *= _MIX_2
+    np.right_shift(words, np.uint64(31), out=shifted)
+    words ^= shifted
+    return words
